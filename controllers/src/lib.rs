@@ -1,0 +1,1 @@
+//! How resources are made true: resolve, plan, apply, status.

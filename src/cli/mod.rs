@@ -1,0 +1,8 @@
+//! What an operator can type: one file a command.
+
+use std::process::ExitCode;
+
+/// Entry point of the binary.
+pub fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}

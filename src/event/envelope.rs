@@ -1,0 +1,59 @@
+//! The envelope: one JSON form in the outbox, the event store and on the bus.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::Shard;
+
+/// An accepted event, serialised once at ingest. The payload stays the caller's own text, so no number loses a digit.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Envelope {
+    /// UUID v7, given at acceptance.
+    pub event_id: Uuid,
+    pub event_type: String,
+    pub aggregate_id: String,
+    /// When the event occurred: the caller's time, else the time of acceptance.
+    pub timestamp: DateTime<Utc>,
+    pub payload: Box<RawValue>,
+    pub metadata: Metadata,
+    /// When the platform accepted it.
+    pub ingested_at: DateTime<Utc>,
+}
+
+/// What is known about an event beside what it says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// The caller's own trace id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// W3C trace context of the request that brought the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// How it came in: `http`, `mqtt`, or the CloudEvents `source`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The version of the payload schema that it was validated against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_version: Option<i32>,
+    /// The CloudEvents `id`, where it came as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloudevents_id: Option<String>,
+}
+
+/// An event with its place in the event store, as readers get it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredEvent {
+    pub shard: Shard,
+    /// Order within the shard: 1, 2, 3, … without a gap.
+    pub position: i64,
+    pub event_id: Uuid,
+    pub event_type: String,
+    pub aggregate_id: String,
+    pub timestamp: DateTime<Utc>,
+    pub payload: Value,
+    pub metadata: Value,
+    pub ingested_at: DateTime<Utc>,
+}

@@ -1,0 +1,25 @@
+//! Cornjacket: an event platform that a team declares instead of programs.
+//!
+//! The rooms, in the order in which an event walks through them:
+//!
+//! ```text
+//! ingest ──▶ outbox ──▶ relay ──▶ event store + bus ──▶ handler ──▶ projection ──▶ query
+//! ```
+//!
+//! What each room runs is declared: [`registry`] loads it from the table `registration`, which the controllers
+//! write. `ARCHITECTURE.md` walks through both flows file by file.
+
+pub mod event;
+pub mod registry;
+
+pub mod ingest;
+pub mod outbox;
+pub mod relay;
+pub mod bus;
+pub mod handler;
+pub mod projection;
+pub mod query;
+
+pub mod cli;
+pub mod lifecycle;
+pub mod operate;

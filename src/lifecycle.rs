@@ -1,0 +1,168 @@
+//! How a process starts its tasks, notices their death, and stops: in order, within a deadline.
+//!
+//! Tasks belong to a [`Stage`]. At SIGTERM or SIGINT the stages are stopped one after the other, so that what an
+//! earlier stage still hands on is taken by the next. A second signal, or the deadline, ends the process at once. A
+//! task that returns before it was asked to is a failure: the process shuts down with a non-zero exit code.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, error, info, warn};
+
+/// In which order tasks stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Controllers: nothing new is registered.
+    Control,
+    /// What takes events in: listeners stop accepting, requests under way are answered.
+    Accept,
+    /// Outbox writers: what was taken in is committed.
+    Store,
+    /// Relays.
+    Relay,
+    /// Handlers.
+    Handle,
+    /// Queries, health and metrics: the last to go.
+    Serve,
+}
+
+impl Stage {
+    const ALL: [Self; 6] = [Self::Control, Self::Accept, Self::Store, Self::Relay, Self::Handle, Self::Serve];
+}
+
+struct Room {
+    token: CancellationToken,
+    tasks: TaskTracker,
+}
+
+struct Inner {
+    rooms: [Room; Stage::ALL.len()],
+    /// Cancelled when a task failed or [`Lifecycle::stop`] was called.
+    stop: CancellationToken,
+    failed: AtomicBool,
+    cause: Mutex<Option<String>>,
+}
+
+/// Spawns tasks and ends them. Cheap to clone.
+#[derive(Clone)]
+pub struct Lifecycle {
+    inner: Arc<Inner>,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Lifecycle {
+    pub fn new() -> Self {
+        let rooms = Stage::ALL.map(|_| Room { token: CancellationToken::new(), tasks: TaskTracker::new() });
+        let inner =
+            Inner { rooms, stop: CancellationToken::new(), failed: AtomicBool::new(false), cause: Mutex::new(None) };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Cancelled when the stage is to stop.
+    pub fn token(&self, stage: Stage) -> CancellationToken {
+        self.inner.rooms[stage as usize].token.clone()
+    }
+
+    /// Runs a task of a stage. It must return when the stage's token is cancelled, and not before: an earlier
+    /// return, an error or a panic shuts the process down.
+    pub fn spawn<F, E>(&self, stage: Stage, name: &'static str, task: F)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: std::fmt::Display + Send + 'static,
+    {
+        let this = self.clone();
+        let room = &self.inner.rooms[stage as usize];
+        let token = room.token.clone();
+        room.tasks.spawn(async move {
+            let inner = tokio::spawn(task.instrument(tracing::info_span!("task", name)));
+            let cause = match inner.await {
+                Ok(Ok(())) if token.is_cancelled() => return,
+                Ok(Ok(())) => format!("{name} ended by itself"),
+                Ok(Err(e)) => format!("{name} failed: {e:#}"),
+                Err(panic) => format!("{name} died: {panic}"),
+            };
+            this.fail(cause);
+        });
+    }
+
+    /// Shuts the process down as failed, once.
+    pub fn fail(&self, cause: String) {
+        error!(%cause, "shutting down: {cause}");
+        self.inner.failed.store(true, Ordering::SeqCst);
+        if let Ok(mut slot) = self.inner.cause.lock() {
+            slot.get_or_insert(cause);
+        }
+        self.inner.stop.cancel();
+    }
+
+    /// Asks for an orderly shutdown, as SIGTERM does.
+    pub fn stop(&self) {
+        self.inner.stop.cancel();
+    }
+
+    /// Cancelled as soon as the process is to stop, before any stage is.
+    pub fn stopping(&self) -> CancellationToken {
+        self.inner.stop.clone()
+    }
+
+    /// Waits for SIGTERM, SIGINT, [`Lifecycle::stop`] or a failed task, then stops the stages in order.
+    ///
+    /// # Errors
+    /// Says which task failed, or that the drain was cut short (by `deadline` or a second signal).
+    pub async fn run(self, deadline: Duration) -> Result<(), ShutdownError> {
+        let mut term = signal(SignalKind::terminate()).map_err(ShutdownError::Signals)?;
+        let mut int = signal(SignalKind::interrupt()).map_err(ShutdownError::Signals)?;
+        tokio::select! {
+            _ = term.recv() => info!("SIGTERM: draining"),
+            _ = int.recv() => info!("SIGINT: draining"),
+            () = self.inner.stop.cancelled() => {}
+        }
+        self.inner.stop.cancel();
+        let drained = tokio::select! {
+            () = self.drain() => Ok(()),
+            () = tokio::time::sleep(deadline) => Err(ShutdownError::Deadline(deadline)),
+            _ = term.recv() => Err(ShutdownError::SecondSignal),
+            _ = int.recv() => Err(ShutdownError::SecondSignal),
+        };
+        if let Err(e) = &drained {
+            warn!("{e}");
+        }
+        if self.inner.failed.load(Ordering::SeqCst) {
+            let cause = self.inner.cause.lock().ok().and_then(|mut c| c.take()).unwrap_or_default();
+            return Err(ShutdownError::TaskFailed(cause));
+        }
+        drained
+    }
+
+    async fn drain(&self) {
+        for (room, stage) in self.inner.rooms.iter().zip(Stage::ALL) {
+            room.token.cancel();
+            room.tasks.close();
+            room.tasks.wait().await;
+            tracing::debug!(?stage, "stage stopped");
+        }
+    }
+}
+
+/// How a shutdown went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum ShutdownError {
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] std::io::Error),
+    #[error("{0}")]
+    TaskFailed(String),
+    #[error("not drained within {} s: stopping at once; committed events are safe", .0.as_secs())]
+    Deadline(Duration),
+    #[error("second signal: stopping at once; committed events are safe")]
+    SecondSignal,
+}

@@ -1,0 +1,60 @@
+//! `/healthz`, `/readyz`, `/health` and `/metrics`.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::Readiness;
+
+/// What the operational endpoints answer from.
+#[derive(Clone)]
+pub struct Operations {
+    /// The role, as named in the answers: `ingest`, `relay`, …
+    pub role: &'static str,
+    pub readiness: Readiness,
+    pub metrics: PrometheusHandle,
+}
+
+/// The operational endpoints of a role, to be merged into its own routes.
+pub fn routes(operations: Operations) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(ready))
+        .route("/health", get(ready))
+        .route("/metrics", get(scrape))
+        .with_state(operations)
+}
+
+/// The process lives. Nothing that a restart could not mend is reported here.
+async fn healthz(State(operations): State<Operations>) -> Response {
+    Json(json!({"status": "ok", "role": operations.role})).into_response()
+}
+
+/// The role does its work: 200, or 503 with what is pending.
+async fn ready(State(operations): State<Operations>) -> Response {
+    let pending = operations.readiness.pending();
+    let (code, status) =
+        if pending.is_empty() { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") };
+    (code, Json(json!({"status": status, "role": operations.role, "pending": pending}))).into_response()
+}
+
+async fn scrape(State(operations): State<Operations>) -> Response {
+    ([("content-type", "text/plain; version=0.0.4")], operations.metrics.render()).into_response()
+}
+
+/// Serves routes until the token is cancelled, then finishes the requests under way.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(listener: TcpListener, routes: Router, stop: CancellationToken) -> std::io::Result<()> {
+    let service = routes.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await
+}

@@ -1,0 +1,1 @@
+//! Integration tests on real services; one binary, one file per subject.
