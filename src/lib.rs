@@ -12,13 +12,13 @@
 pub mod event;
 pub mod registry;
 
-pub mod ingest;
-pub mod outbox;
-pub mod relay;
 pub mod bus;
 pub mod handler;
+pub mod ingest;
+pub mod outbox;
 pub mod projection;
 pub mod query;
+pub mod relay;
 
 pub mod cli;
 pub mod lifecycle;

@@ -1,0 +1,3 @@
+//! `cornjacket up`: everything on one machine by one command.
+
+pub mod postgres;
