@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::harness::{OwnPostgres, eventually, fresh_database};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+
+use crate::harness::{OwnPostgres, eventually, fresh_database, shared_kafka, topic_prefix};
 
 #[tokio::test]
 async fn every_test_has_a_database_of_its_own() {
@@ -22,4 +26,15 @@ async fn a_cluster_of_ones_own_keeps_its_data_over_a_crash() {
     cluster.crash();
     cluster.start();
     eventually(Duration::from_secs(5), || sqlx::query("SELECT * FROM kept").execute(&pool)).await;
+}
+
+#[tokio::test]
+async fn the_shared_broker_takes_topics() {
+    let brokers = shared_kafka().await;
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let topic = format!("{}-events", topic_prefix());
+    let wanted = [NewTopic::new(&topic, 3, TopicReplication::Fixed(1))];
+    let made = admin.create_topics(&wanted, &AdminOptions::new()).await.unwrap();
+    assert_eq!(made, [Ok(topic)]);
 }

@@ -4,16 +4,20 @@
 //! | Variable | Meaning | Default |
 //! |---|---|---|
 //! | `TEST_POSTGRES_BIN` | directory of PostgreSQL's programs | found as `cornjacket up` finds them |
-//! | `KAFKA_HOME` | an unpacked Apache Kafka (its `libs`) | `.services/kafka`, fetched by `scripts/kafka` |
+//! | `KAFKA_HOME` | an unpacked Apache Kafka (its `libs`) | `.services/kafka`, fetched by `scripts/kafka-libs` |
 
 pub mod http;
+mod kafka;
 mod ports;
 mod postgres;
+mod process;
 mod reaper;
 mod server;
 mod wait;
 
+pub use kafka::{OwnKafka, shared_kafka, topic_prefix};
 pub use ports::free_port;
 pub use postgres::{Database, OwnPostgres, fresh_database};
+pub use process::{Launch, Process};
 pub use server::Server;
 pub use wait::eventually;
