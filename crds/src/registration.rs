@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -122,7 +123,7 @@ pub struct EventType {
 }
 
 /// What a payload that breaks its schema means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Validation {
     /// It is refused.
     #[default]
@@ -240,7 +241,7 @@ pub enum Fold {
 }
 
 /// Where a new projection starts reading.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum StartFrom {
     /// At the oldest event that the event store still has.
     #[default]
@@ -250,7 +251,7 @@ pub enum StartFrom {
 }
 
 /// What an event that cannot be folded means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnError {
     /// It goes to the dead letters and the stream goes on.
     #[default]
@@ -260,7 +261,7 @@ pub enum OnError {
 }
 
 /// What a changed definition means for the rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Rebuild {
     /// They are built anew beside the live ones and swapped in when caught up.
     #[default]

@@ -1,0 +1,272 @@
+//! What all four kinds have in common: policies, status, references, and durations as people write them.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::KubeSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// API group of every kind.
+pub const GROUP: &str = "cornjacket.io";
+/// The only version so far.
+pub const VERSION: &str = "v1alpha1";
+/// `apiVersion` as manifests write it.
+pub const API_VERSION: &str = "cornjacket.io/v1alpha1";
+/// Changing the value of this annotation reconciles the resource now.
+pub const RECONCILE_REQUESTED_AT: &str = "cornjacket.io/reconcile-requested-at";
+/// Holds the hash of the migration plan that someone has approved.
+pub const APPROVE: &str = "cornjacket.io/approve";
+
+/// Whether the resource is worked on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Reconciliation {
+    #[default]
+    Active,
+    Paused,
+}
+
+/// Whether the outside world is changed or only compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ManagementPolicy {
+    #[default]
+    Manage,
+    Observe,
+}
+
+/// What deleting the resource means for what it describes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    #[default]
+    Retain,
+    Delete,
+}
+
+/// The three policies of a resource, defaults applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policies {
+    pub reconciliation: Reconciliation,
+    pub management: ManagementPolicy,
+    pub deletion: DeletionPolicy,
+}
+
+impl Policies {
+    pub(crate) fn of(
+        reconciliation: Option<Reconciliation>,
+        management: Option<ManagementPolicy>,
+        deletion: Option<DeletionPolicy>,
+    ) -> Self {
+        Self {
+            reconciliation: reconciliation.unwrap_or_default(),
+            management: management.unwrap_or_default(),
+            deletion: deletion.unwrap_or_default(),
+        }
+    }
+}
+
+/// A key of a Secret in the namespace of the resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key within the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// Which events are read: exactly one of the two lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.eventTypes) != has(self.prefixes)").message("give exactly one of eventTypes and prefixes"))]
+pub struct Source {
+    /// Event types, for example `sensor.reading`. They need not be registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 255)))]
+    pub event_types: Option<Vec<String>>,
+    /// Starts of event types, for example `sensor.`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 255)))]
+    pub prefixes: Option<Vec<String>>,
+}
+
+/// How far the data plane has taken over the newest generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DataPlaneStatus {
+    /// Hash of the compiled form that the instances should run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_hash: Option<String>,
+    /// Live instances that run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acked_replicas: Option<i32>,
+    /// Live instances that have to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_replicas: Option<i32>,
+}
+
+/// A length of time as manifests write it: `30s`, `24h`, `1h30m`; units ms, s, m, h and d; never zero.
+///
+/// Keeps the text as written, so that reading and writing a resource changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DurationText {
+    text: String,
+    length: Duration,
+}
+
+/// The pattern that the API server checks. At most nine digits a part, so that no sum overflows.
+const DURATION_PATTERN: &str = "^[1-9][0-9]{0,8}(ms|s|m|h|d)([0-9]{1,9}(ms|s|m|h|d))*$";
+
+/// A text that is no length of time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no duration: write a number with a unit (ms, s, m, h, d), for example 30s, 24h or 1h30m")]
+pub struct DurationError(String);
+
+impl DurationText {
+    pub fn length(&self) -> Duration {
+        self.length
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl FromStr for DurationText {
+    type Err = DurationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refused = || DurationError(text.chars().take(40).collect());
+        let mut length = Duration::ZERO;
+        let mut rest = text;
+        while !rest.is_empty() {
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let number: u64 = match digits {
+                1..=9 => rest[..digits].parse().map_err(|_| refused())?,
+                _ => return Err(refused()),
+            };
+            rest = &rest[digits..];
+            let letters = rest.bytes().take_while(u8::is_ascii_lowercase).count();
+            length += match &rest[..letters] {
+                "ms" => Duration::from_millis(number),
+                "s" => Duration::from_secs(number),
+                "m" => Duration::from_secs(number * 60),
+                "h" => Duration::from_secs(number * 3600),
+                "d" => Duration::from_secs(number * 86400),
+                _ => return Err(refused()),
+            };
+            rest = &rest[letters..];
+        }
+        if text.len() > 32 || text.starts_with('0') || length.is_zero() {
+            return Err(refused());
+        }
+        Ok(Self { text: text.to_owned(), length })
+    }
+}
+
+impl TryFrom<String> for DurationText {
+    type Error = DurationError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<DurationText> for String {
+    fn from(duration: DurationText) -> Self {
+        duration.text
+    }
+}
+
+impl fmt::Display for DurationText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl JsonSchema for DurationText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": DURATION_PATTERN, "maxLength": 32})
+    }
+}
+
+/// Schema of a list of metav1.Condition, bounded as Kubernetes' own types are.
+pub(crate) fn conditions_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "description": "One aspect of the state, as metav1.Condition.",
+            "required": ["type", "status", "lastTransitionTime", "reason", "message"],
+            "properties": {
+                "type": {"type": "string", "maxLength": 316, "description": "Name of the condition."},
+                "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it holds."},
+                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0,
+                    "description": "metadata.generation that the condition was computed from."},
+                "lastTransitionTime": {"type": "string", "format": "date-time",
+                    "description": "When the status last changed."},
+                "reason": {"type": "string", "minLength": 1, "maxLength": 1024,
+                    "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+                    "description": "Why, in one word of a closed list."},
+                "message": {"type": "string", "maxLength": 32768,
+                    "description": "The cause, and what to do about it."}
+            }
+        }
+    })
+}
+
+/// Schema of a list of at most 32 JSON values, kept as they are.
+pub(crate) fn any_json_list(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "maxItems": 32, "items": {"x-kubernetes-preserve-unknown-fields": true}})
+}
+
+/// Schema of a JSON object whose fields are kept as they are.
+pub(crate) fn any_json_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// A JSON value in a resource.
+pub type Json = Value;
+
+/// Conditions of a resource.
+pub type Conditions = Vec<Condition>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_people_write_them() {
+        for (text, millis) in
+            [("30s", 30_000), ("24h", 86_400_000), ("1h30m", 5_400_000), ("7d", 604_800_000), ("5ms", 5)]
+        {
+            let read: DurationText = text.parse().expect(text);
+            assert_eq!(read.length(), Duration::from_millis(millis), "{text}");
+            assert_eq!(read.as_str(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused_with_the_way_out() {
+        for text in ["", "0s", "30", "s", "1.5h", "-1s", "1w", "9999999999s", "30 s", "1h0"] {
+            let refused = text.parse::<DurationText>().expect_err(text).to_string();
+            assert!(refused.contains("for example 30s"), "{text}: {refused}");
+        }
+    }
+}
