@@ -10,6 +10,8 @@ pub mod event_type;
 pub mod projection;
 pub mod reason;
 pub mod registration;
+pub mod role;
+pub mod routing;
 pub mod shared;
 pub mod topic;
 pub mod webhook_action;

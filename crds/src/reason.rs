@@ -47,6 +47,8 @@ reasons! {
     InvalidSpec,
     /// The file cannot be read as a resource; the message names the line.
     InvalidManifest,
+    /// The resource is valid, but this release cannot run it; the message names what it cannot.
+    NotServed,
     /// Another resource claims the same name, type, prefix or default; the oldest keeps it.
     Conflict,
     /// A transient error; it is tried again by itself.
