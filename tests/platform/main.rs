@@ -1,5 +1,8 @@
 //! Integration tests on real services; one binary, one file per subject.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the error, also in its helper functions")]
+
 #[allow(dead_code, unused_imports, reason = "a box of tools: each is there for the tests to come as well")]
 mod harness;
 mod harness_works;
+mod private_postgres;

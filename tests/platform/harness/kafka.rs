@@ -86,7 +86,7 @@ impl OwnKafka {
         let mut command = self.java();
         command.args(["kafka.Kafka", "server.properties"]);
         self.server = Some(Server::start(&self.name, command, "KILL"));
-        self.wait_until_ready(Duration::from_secs(60));
+        self.wait_until_ready(Duration::from_mins(1));
     }
 
     fn wait_until_ready(&mut self, deadline: Duration) {
@@ -116,7 +116,7 @@ impl OwnKafka {
 
     fn end(&mut self, signal: Signal) {
         let mut server = self.server.take().unwrap_or_else(|| panic!("{} does not run", self.name));
-        server.end(signal, Duration::from_secs(60));
+        server.end(signal, Duration::from_mins(1));
     }
 
     /// Freezes (`SIGSTOP`) or resumes (`SIGCONT`) it: connections stay open and nobody answers.

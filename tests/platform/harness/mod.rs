@@ -19,5 +19,6 @@ pub use kafka::{OwnKafka, shared_kafka, topic_prefix};
 pub use ports::free_port;
 pub use postgres::{Database, OwnPostgres, fresh_database};
 pub use process::{Launch, Process};
+pub use reaper::stop_at_end;
 pub use server::Server;
 pub use wait::eventually;

@@ -61,7 +61,7 @@ impl OwnPostgres {
     /// Starts it again and waits until it accepts connections.
     pub fn start(&mut self) {
         self.start_without_waiting();
-        self.wait_until_ready(Duration::from_secs(60));
+        self.wait_until_ready(Duration::from_mins(1));
     }
 
     pub fn start_without_waiting(&mut self) {

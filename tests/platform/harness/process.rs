@@ -53,7 +53,7 @@ impl Launch {
     /// Starts it and waits until it is ready.
     pub async fn ready(&self) -> Process {
         let mut process = self.start();
-        process.until_ready(Duration::from_secs(60)).await;
+        process.until_ready(Duration::from_mins(1)).await;
         process
     }
 }
@@ -108,7 +108,7 @@ impl Process {
     }
 
     fn end(&mut self, signal: Signal) -> ExitStatus {
-        let status = self.server().end(signal, Duration::from_secs(60));
+        let status = self.server().end(signal, Duration::from_mins(1));
         self.server = None;
         status
     }

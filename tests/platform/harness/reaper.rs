@@ -12,6 +12,7 @@ use std::sync::{Mutex, OnceLock};
 fn pipe() -> &'static Mutex<ChildStdin> {
     static PIPE: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
     PIPE.get_or_init(|| {
+        #[expect(clippy::zombie_processes, reason = "it ends after us: nobody is left to wait for it")]
         let mut watcher = Command::new("sh")
             .args(["-c", include_str!("reaper.sh")])
             .current_dir("/")
@@ -33,11 +34,6 @@ fn tell(line: &str) {
 /// Has the leader of a process group sent `signal` (`QUIT`, `KILL`) at the end, and its group killed if it stays.
 pub fn stop_at_end(pid: u32, signal: &str) {
     tell(&format!("stop {signal} {pid}"));
-}
-
-/// The process has ended and was waited for: its number may soon belong to another.
-pub fn forget(pid: u32) {
-    tell(&format!("forget {pid}"));
 }
 
 /// The directory of this run's data, removed at its end. Any user may pass through it.

@@ -77,7 +77,6 @@ impl Server {
         let start = Instant::now();
         loop {
             if let Some(status) = self.ended() {
-                reaper::forget(self.pid());
                 return status;
             }
             assert!(start.elapsed() < deadline, "{} did not end within {deadline:?}:\n{}", self.name, self.log_tail());
@@ -103,6 +102,5 @@ impl Drop for Server {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-        reaper::forget(self.pid());
     }
 }
