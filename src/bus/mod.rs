@@ -5,4 +5,5 @@
 //! reader's progress has moved already, and the events that this progress stands for. Effects written in that
 //! transaction happen exactly once.
 
+pub mod partition;
 pub mod wake;
