@@ -1,5 +1,8 @@
 //! `/healthz`, `/readyz`, `/health` and `/metrics`.
 
+mod docs;
+mod measure;
+
 use std::net::SocketAddr;
 
 use axum::Router;
@@ -11,6 +14,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+pub use docs::docs;
+pub use measure::measured;
 
 use super::Readiness;
 
