@@ -26,7 +26,8 @@ CREATE TABLE projections (
 ) WITH (fillfactor = 70);
 CREATE INDEX idx_projections_type ON projections (projection_type);
 CREATE INDEX idx_projections_aggregate_id ON projections (aggregate_id);
-CREATE INDEX idx_projections_changed ON projections (projection_type, changed_by);
+-- Streams read what is new in pages of this order; a transaction may have written many rows.
+CREATE INDEX idx_projections_changed ON projections (projection_type, changed_by, aggregate_id);
 
 -- The same rows of a projection that is being rebuilt beside the live one.
 CREATE TABLE projections_rebuild (LIKE projections INCLUDING DEFAULTS INCLUDING STORAGE);

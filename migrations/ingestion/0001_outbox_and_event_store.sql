@@ -51,7 +51,8 @@ CREATE TABLE event_store (
     -- Order within the shard: 1, 2, 3, … without a gap. Readers use it as a plain cursor.
     position     bigint       NOT NULL
 ) PARTITION BY RANGE (event_id);
-CREATE INDEX idx_event_store_aggregate ON event_store (aggregate_id);
+-- With the position, so that a page of an aggregate's events costs the same however many it has.
+CREATE INDEX idx_event_store_aggregate ON event_store (aggregate_id, position);
 CREATE INDEX idx_event_store_type ON event_store (event_type);
 CREATE INDEX idx_event_store_timestamp ON event_store (timestamp);
 CREATE INDEX idx_event_store_shard_position ON event_store (shard, position);
