@@ -1,5 +1,4 @@
 //! What people may ask for, and the compiled form of it that the data plane runs. No client, no runtime.
-//!
 
 //! In: what someone wrote, as Kubernetes objects or as manifests. Out: the four kinds as types ([`topic`],
 //! [`event_type`], [`projection`], [`webhook_action`]), and the compiled forms ([`registration`]). Nothing here reads
@@ -7,6 +6,7 @@
 
 pub mod condition;
 pub mod event_type;
+pub mod language;
 pub mod projection;
 pub mod reason;
 pub mod registration;
@@ -20,3 +20,13 @@ pub use event_type::EventType;
 pub use projection::Projection;
 pub use topic::Topic;
 pub use webhook_action::WebhookAction;
+
+/// The known word that is meant by a misspelt one, where one is close enough.
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
