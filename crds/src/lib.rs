@@ -5,6 +5,7 @@
 //! a clock, a network or a database.
 
 pub mod condition;
+pub mod definition;
 pub mod event_type;
 pub mod language;
 pub mod projection;

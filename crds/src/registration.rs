@@ -4,7 +4,7 @@
 //! role loads it without knowing Kubernetes, and a broken resource never becomes one.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use schemars::JsonSchema;
@@ -96,7 +96,11 @@ impl Compiled {
     /// SHA-256 (hex) of the compiled form. Object keys are sorted by serde_json, so equal forms have equal hashes.
     pub fn hash(&self) -> String {
         let text = serde_json::to_value(self).map(|v| v.to_string()).unwrap_or_default();
-        Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+        Sha256::digest(text.as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use crate::shared::{
 };
 
 /// Events that are delivered to an HTTP endpoint.
+#[allow(clippy::duplicated_attributes, reason = "columns share their type")]
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "cornjacket.io",

@@ -149,6 +149,7 @@ pub(super) fn pattern(text: &str) -> Result<Arc<Regex>, regex::Error> {
     })
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the interpreter hands over owned arguments")]
 fn matches(
     cel::extractors::This(text): cel::extractors::This<Arc<String>>,
     regex: Arc<String>,
