@@ -36,17 +36,20 @@ ALTER TABLE projections_rebuild ADD PRIMARY KEY (projection_type, aggregate_id);
 -- What the handler does with each projection.
 CREATE TABLE projection_progress (
     projection_type varchar(255) NOT NULL PRIMARY KEY,
-    -- Hash of the definition whose rows are served; null while none are.
+    -- Hash of the definition whose rows are served, and the definition; null while none are.
     live_hash       char(64),
-    -- Hash of the definition that is being caught up to; null when the live one is what is wanted.
+    live_spec       jsonb,
+    -- Hash of the definition that is being caught up to; null when what is served is what is wanted.
     target_hash     char(64),
-    -- live: fed by the group's batches. catching_up: fed from the event store by the cursors below. halted: waits for a mend.
-    status          varchar(16)  NOT NULL CHECK (status IN ('live', 'catching_up', 'halted')),
-    -- Where catch-up writes: in the live rows, or beside them.
+    -- live: fed by the group's batches. catching_up: fed from the event store by the cursors below (with `beside`, the
+    -- rows served go on being fed by the group until the new ones replace them). halted: waits for a mend.
+    -- removed: no longer registered; its rows stay.
+    status          varchar(16)  NOT NULL CHECK (status IN ('live', 'catching_up', 'halted', 'removed')),
+    -- Where catch-up writes: false, in the rows served; true, in projections_rebuild.
     beside          boolean      NOT NULL DEFAULT false,
-    -- Last position read from the event store per shard, while catching up; at hand-over it becomes applied_through.
+    -- Last position read from the event store per shard while catching up; at hand-over it becomes applied_through.
     cursors         bigint[]     NOT NULL DEFAULT array_fill(0::bigint, ARRAY[64]) CHECK (cardinality(cursors) = 64),
-    -- Events of the bus at or below these positions (per shard) are already in the live rows.
+    -- Events of the bus at or below these positions (per shard) are not folded into the rows served.
     applied_through bigint[]     NOT NULL DEFAULT array_fill(0::bigint, ARRAY[64]) CHECK (cardinality(applied_through) = 64),
     -- Positions still to be read when it was last looked at.
     behind          bigint       NOT NULL DEFAULT 0,

@@ -1,0 +1,204 @@
+//! SQL of the projection rows. Which table a catch-up writes to is a [`Target`].
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::fold::Row;
+use super::working::{RowKey, Subject};
+use crate::event::Shard;
+
+/// Which rows are read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Those that queries see.
+    Live,
+    /// Those of a rebuild beside them.
+    Beside,
+}
+
+const LOAD_LIVE: &str = "SELECT k.n, p.aggregate_id, CASE WHEN k.needs THEN p.state END AS state, p.last_event_id,
+       p.last_event_timestamp, p.shard, p.position, p.positions
+  FROM unnest($1::int[], $2::text[], $3::text[], $4::bool[]) AS k (n, type, key, needs)
+  JOIN projections p ON p.projection_type = k.type AND p.aggregate_id = k.key";
+
+const LOAD_BESIDE: &str = "SELECT k.n, p.aggregate_id, CASE WHEN k.needs THEN p.state END AS state, p.last_event_id,
+       p.last_event_timestamp, p.shard, p.position, p.positions
+  FROM unnest($1::int[], $2::text[], $3::text[], $4::bool[]) AS k (n, type, key, needs)
+  JOIN projections_rebuild p ON p.projection_type = k.type AND p.aggregate_id = k.key";
+
+type Loaded = (
+    i32,
+    String,
+    Option<Value>,
+    Uuid,
+    DateTime<Utc>,
+    Shard,
+    i64,
+    Option<Json<BTreeMap<Shard, i64>>>,
+);
+
+/// Reads the rows named. Of projections with a key of their own, of which several shards may feed one row, the whole
+/// projection is locked first until the transaction ends, in the order of their names; other rows are this reader's
+/// alone, since it holds their shard.
+pub async fn load(
+    connection: &mut PgConnection,
+    target: Target,
+    subjects: &[Subject],
+    keys: &HashSet<&RowKey>,
+) -> Result<HashMap<RowKey, Row>, sqlx::Error> {
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    lock_shared_rows(connection, subjects, keys).await?;
+    let (mut numbers, mut types, mut names, mut needs) = (vec![], vec![], vec![], vec![]);
+    for (number, key) in keys {
+        numbers.push(i32::try_from(*number).unwrap_or(i32::MAX));
+        types.push(subjects[*number].projection_type.as_str());
+        names.push(key.as_str());
+        needs.push(subjects[*number].program.needs_state());
+    }
+    let sql = match target {
+        Target::Live => LOAD_LIVE,
+        Target::Beside => LOAD_BESIDE,
+    };
+    let rows: Vec<Loaded> =
+        sqlx::query_as(sql).bind(numbers).bind(types).bind(names).bind(needs).fetch_all(connection).await?;
+    Ok(rows.into_iter().map(into_row).collect())
+}
+
+fn into_row((number, key, state, last_event_id, last_event_timestamp, shard, position, positions): Loaded) -> (RowKey, Row) {
+    let state = state.unwrap_or(Value::Null);
+    let positions = positions.map(|p| p.0);
+    let row = Row { state, last_event_id, last_event_timestamp, shard, position, positions };
+    ((usize::try_from(number).unwrap_or(usize::MAX), key), row)
+}
+
+async fn lock_shared_rows(
+    connection: &mut PgConnection,
+    subjects: &[Subject],
+    keys: &HashSet<&RowKey>,
+) -> Result<(), sqlx::Error> {
+    let shared: HashSet<usize> = keys.iter().map(|k| k.0).filter(|n| subjects[*n].program.has_own_key()).collect();
+    let mut names: Vec<&str> = shared.iter().map(|n| subjects[*n].projection_type.as_str()).collect();
+    names.sort_unstable();
+    for name in names {
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('cornjacket projection ' || $1, 0))")
+            .bind(name)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+const WRITE_LIVE: &str = "INSERT INTO projections (projection_id, projection_type, aggregate_id, state, last_event_id,
+       last_event_timestamp, updated_at, shard, position, positions, changed_by)
+SELECT w.id, w.type, w.key, w.state, w.event, w.at, now(), w.shard, w.position, w.positions, pg_current_xact_id()
+  FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::uuid[], $6::timestamptz[], $7::smallint[],
+              $8::bigint[], $9::jsonb[]) AS w (id, type, key, state, event, at, shard, position, positions)
+ON CONFLICT (projection_type, aggregate_id) DO UPDATE SET
+       state = EXCLUDED.state, last_event_id = EXCLUDED.last_event_id,
+       last_event_timestamp = EXCLUDED.last_event_timestamp, updated_at = EXCLUDED.updated_at,
+       shard = EXCLUDED.shard, position = EXCLUDED.position, positions = EXCLUDED.positions,
+       changed_by = EXCLUDED.changed_by";
+
+const WRITE_BESIDE: &str = "INSERT INTO projections_rebuild (projection_id, projection_type, aggregate_id, state,
+       last_event_id, last_event_timestamp, updated_at, shard, position, positions)
+SELECT w.id, w.type, w.key, w.state, w.event, w.at, now(), w.shard, w.position, w.positions
+  FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::uuid[], $6::timestamptz[], $7::smallint[],
+              $8::bigint[], $9::jsonb[]) AS w (id, type, key, state, event, at, shard, position, positions)
+ON CONFLICT (projection_type, aggregate_id) DO UPDATE SET
+       state = EXCLUDED.state, last_event_id = EXCLUDED.last_event_id,
+       last_event_timestamp = EXCLUDED.last_event_timestamp, updated_at = EXCLUDED.updated_at,
+       shard = EXCLUDED.shard, position = EXCLUDED.position, positions = EXCLUDED.positions";
+
+/// Writes rows, in the order given: one statement a batch.
+pub async fn write(
+    connection: &mut PgConnection,
+    target: Target,
+    subjects: &[Subject],
+    rows: &[(&RowKey, &Row)],
+) -> Result<(), sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let sql = match target {
+        Target::Live => WRITE_LIVE,
+        Target::Beside => WRITE_BESIDE,
+    };
+    sqlx::query(sql)
+        .bind(rows.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(key, _)| subjects[key.0].projection_type.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(key, _)| key.1.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, row)| Json(&row.state)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, row)| row.last_event_id).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, row)| row.last_event_timestamp).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, row)| row.shard).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, row)| row.position).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, row)| row.positions.as_ref().map(Json)).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Deletes the rows of a projection.
+pub async fn clear(connection: &mut PgConnection, target: Target, projection_type: &str) -> Result<(), sqlx::Error> {
+    let sql = match target {
+        Target::Live => "DELETE FROM projections WHERE projection_type = $1",
+        Target::Beside => "DELETE FROM projections_rebuild WHERE projection_type = $1",
+    };
+    sqlx::query(sql).bind(projection_type).execute(connection).await?;
+    Ok(())
+}
+
+/// Puts the rebuilt rows in the place of the live ones, in the transaction of the caller: readers see the old rows
+/// until it commits. A key that had a row keeps its `projection_id`.
+pub async fn swap(connection: &mut PgConnection, projection_type: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "DELETE FROM projections p WHERE p.projection_type = $1 AND NOT EXISTS (
+           SELECT FROM projections_rebuild r WHERE r.projection_type = $1 AND r.aggregate_id = p.aggregate_id)",
+    )
+    .bind(projection_type)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
+        "INSERT INTO projections (projection_id, projection_type, aggregate_id, state, last_event_id,
+                last_event_timestamp, updated_at, shard, position, positions, changed_by)
+         SELECT projection_id, projection_type, aggregate_id, state, last_event_id, last_event_timestamp, now(),
+                shard, position, positions, pg_current_xact_id()
+           FROM projections_rebuild WHERE projection_type = $1
+         ON CONFLICT (projection_type, aggregate_id) DO UPDATE SET
+                state = EXCLUDED.state, last_event_id = EXCLUDED.last_event_id,
+                last_event_timestamp = EXCLUDED.last_event_timestamp, updated_at = EXCLUDED.updated_at,
+                shard = EXCLUDED.shard, position = EXCLUDED.position, positions = EXCLUDED.positions,
+                changed_by = EXCLUDED.changed_by",
+    )
+    .bind(projection_type)
+    .execute(&mut *connection)
+    .await?;
+    clear(connection, Target::Beside, projection_type).await
+}
+
+/// Deletes rows that nothing has updated for the projection's retention, at most `limit`. Returns how many.
+pub async fn expire(
+    connection: &mut PgConnection,
+    projection_type: &str,
+    retention_seconds: i64,
+    limit: i64,
+) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query(
+        "DELETE FROM projections WHERE projection_id IN (
+           SELECT projection_id FROM projections
+            WHERE projection_type = $1 AND updated_at < now() - make_interval(secs => $2) LIMIT $3)",
+    )
+    .bind(projection_type)
+    .bind(retention_seconds as f64)
+    .bind(limit)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
