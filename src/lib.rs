@@ -9,6 +9,7 @@
 //! What each room runs is declared: [`registry`] loads it from the table `registration`, which the controllers
 //! write. `ARCHITECTURE.md` walks through both flows file by file.
 
+pub mod database;
 pub mod event;
 pub mod registry;
 
@@ -16,7 +17,7 @@ pub mod bus;
 pub mod handler;
 pub mod ingest;
 pub mod outbox;
-pub mod projection;
+//pub mod projection;
 pub mod query;
 pub mod relay;
 

@@ -19,6 +19,8 @@ CREATE TABLE outbox (
 CREATE INDEX idx_outbox_created_at ON outbox (created_at);
 -- How a relay finds a shard's oldest rows.
 CREATE INDEX idx_outbox_shard_seq ON outbox (shard, seq);
+-- How a relay finds what is to be published next (Kafka).
+CREATE INDEX idx_outbox_shard_position ON outbox (shard, position) WHERE position IS NOT NULL;
 
 -- One row a shard: locked by the relay that works on it.
 CREATE TABLE outbox_shard (

@@ -1,0 +1,121 @@
+//! The embedded bus: the event store itself, read by one cursor per consumer group and shard.
+//!
+//! Positions are gap-free and become visible in order, so "everything above the cursor" misses nothing. Instances of a
+//! group share the work by locking cursors with SKIP LOCKED; a cursor's lock lasts as long as the transaction that
+//! carries the effects, so no event is folded twice.
+
+pub mod store;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::time::{Instant, sleep_until};
+
+use super::reader::{BusError, Claim, Lane, Wanted, begin};
+use super::wake::Wake;
+use crate::event::{Shard, ShardSet};
+
+/// Most events of one claim.
+const BATCH: i64 = 1000;
+
+/// Reads the event store for a consumer group.
+pub struct EmbeddedReader {
+    group: &'static str,
+    /// Holds the cursors and the effects.
+    handler: PgPool,
+    /// Holds the event store.
+    ingestion: PgPool,
+    wake: Wake,
+    poll: Duration,
+    next_poll: Instant,
+    /// Shards that may have news.
+    todo: ShardSet,
+    /// Shards of the claim that is open, and those of them that may have more.
+    open: ShardSet,
+    more: ShardSet,
+}
+
+impl EmbeddedReader {
+    /// `poll`: how often all shards are looked at, whatever was notified.
+    pub fn new(group: &'static str, handler: PgPool, ingestion: PgPool, wake: Wake, poll: Duration) -> Self {
+        Self {
+            group,
+            handler,
+            ingestion,
+            wake,
+            poll,
+            next_poll: Instant::now(),
+            todo: ShardSet::ALL,
+            open: ShardSet::EMPTY,
+            more: ShardSet::EMPTY,
+        }
+    }
+
+    pub(super) async fn ready(&mut self, until: Instant) {
+        self.todo = self.todo.union(self.wake.take_now());
+        if self.todo.is_empty() {
+            tokio::select! {
+                shards = self.wake.take() => self.todo = shards,
+                () = sleep_until(until.min(self.next_poll)) => {}
+            }
+        }
+        if Instant::now() >= self.next_poll {
+            self.next_poll = Instant::now() + self.poll;
+            self.todo = ShardSet::ALL;
+        }
+    }
+
+    pub(super) async fn claim(
+        &mut self,
+        wanted: &Wanted,
+        deferred: &HashSet<Lane>,
+    ) -> Result<Option<Claim>, BusError> {
+        let deferred: ShardSet = deferred.iter().filter_map(|lane| Shard::try_from(*lane).ok()).collect();
+        let asked = self.todo.without(deferred);
+        if asked.is_empty() {
+            return Ok(None);
+        }
+        let mut tx = begin(&self.handler).await?;
+        let cursors = store::lock_cursors(&mut tx, self.group, asked).await?;
+        let per_shard = (BATCH / i64::try_from(cursors.len().max(1)).unwrap_or(1)).max(1);
+        let events = store::read(&self.ingestion, &cursors, per_shard, wanted).await?;
+        let claimed: ShardSet = cursors.iter().map(|c| c.0).collect();
+        self.open = asked;
+        self.more = full(&events, &cursors, per_shard);
+        if events.is_empty() {
+            self.committed();
+            return Ok(None);
+        }
+        store::move_cursors(&mut tx, self.group, &last_positions(&events)).await?;
+        debug_assert!(events.iter().all(|e| claimed.contains(e.shard)));
+        let lanes = events.iter().map(|e| Lane::try_from(e.shard).unwrap_or(0)).collect();
+        Ok(Some(Claim { tx, events, lanes }))
+    }
+
+    pub(super) fn committed(&mut self) {
+        self.todo = self.todo.without(self.open).union(self.more);
+        self.undone();
+    }
+
+    pub(super) fn undone(&mut self) {
+        self.open = ShardSet::EMPTY;
+        self.more = ShardSet::EMPTY;
+    }
+}
+
+/// Shards of which as many events were read as were asked for.
+fn full(events: &[crate::event::StoredEvent], cursors: &[(Shard, i64)], per_shard: i64) -> ShardSet {
+    let count = |shard| events.iter().filter(|e| e.shard == shard).count();
+    let limit = usize::try_from(per_shard).unwrap_or(usize::MAX);
+    cursors.iter().map(|c| c.0).filter(|shard| count(*shard) >= limit).collect()
+}
+
+/// The last position of each shard among events that are in order.
+pub fn last_positions(events: &[crate::event::StoredEvent]) -> Vec<(Shard, i64)> {
+    let mut last = std::collections::BTreeMap::new();
+    for event in events {
+        last.insert(event.shard, event.position);
+    }
+    last.into_iter().collect()
+}

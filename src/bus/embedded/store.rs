@@ -1,0 +1,130 @@
+//! SQL of the embedded bus, and of every other reader of the event store.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::bus::reader::Wanted;
+use crate::event::{SHARDS, Shard, ShardSet, StoredEvent};
+
+/// Makes the cursors of a group that do not exist yet, at the beginning.
+pub async fn make_cursors(pool: &PgPool, group: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO bus_cursor (consumer_group, shard) SELECT $1, generate_series(0, 63) ON CONFLICT DO NOTHING",
+    )
+    .bind(group)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Locks the cursors that no other instance holds.
+pub(super) async fn lock_cursors(
+    connection: &mut PgConnection,
+    group: &str,
+    shards: ShardSet,
+) -> Result<Vec<(Shard, i64)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT shard, position FROM bus_cursor WHERE consumer_group = $1 AND shard = ANY($2)
+          ORDER BY shard FOR UPDATE SKIP LOCKED",
+    )
+    .bind(group)
+    .bind(shards.to_vec())
+    .fetch_all(connection)
+    .await
+}
+
+/// Moves cursors to the positions given.
+pub(super) async fn move_cursors(
+    connection: &mut PgConnection,
+    group: &str,
+    positions: &[(Shard, i64)],
+) -> Result<(), sqlx::Error> {
+    let (shards, positions): (Vec<Shard>, Vec<i64>) = positions.iter().copied().unzip();
+    sqlx::query(
+        "UPDATE bus_cursor c SET position = m.position FROM unnest($2::smallint[], $3::bigint[]) AS m (shard, position)
+          WHERE c.consumer_group = $1 AND c.shard = m.shard",
+    )
+    .bind(group)
+    .bind(shards)
+    .bind(positions)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A group's positions by shard.
+pub async fn cursors(pool: &PgPool, group: &str) -> Result<Vec<i64>, sqlx::Error> {
+    let rows: Vec<(Shard, i64)> =
+        sqlx::query_as("SELECT shard, position FROM bus_cursor WHERE consumer_group = $1").bind(group).fetch_all(pool).await?;
+    Ok(by_shard(&rows))
+}
+
+/// The last position given in each shard of the event store.
+pub async fn heads(pool: &PgPool) -> Result<Vec<i64>, sqlx::Error> {
+    let rows: Vec<(Shard, i64)> =
+        sqlx::query_as("SELECT shard, position FROM outbox_shard").fetch_all(pool).await?;
+    Ok(by_shard(&rows))
+}
+
+fn by_shard(rows: &[(Shard, i64)]) -> Vec<i64> {
+    let mut positions = vec![0; SHARDS];
+    for (shard, position) in rows {
+        if let Some(slot) = usize::try_from(*shard).ok().and_then(|at| positions.get_mut(at)) {
+            *slot = *position;
+        }
+    }
+    positions
+}
+
+const READ: &str = "
+SELECT e.shard, e.position, e.event_id, e.event_type, e.aggregate_id, e.timestamp,
+       CASE WHEN e.wanted THEN e.payload END AS payload, CASE WHEN e.wanted THEN e.metadata END AS metadata, e.ingested_at
+  FROM unnest($1::smallint[], $2::bigint[]) AS c (shard, position)
+ CROSS JOIN LATERAL (
+   SELECT s.*, (s.event_type = ANY($4) OR s.event_type ^@ ANY($5)) AS wanted
+     FROM event_store s WHERE s.shard = c.shard AND s.position > c.position
+    ORDER BY s.position LIMIT $3) e
+ ORDER BY e.shard, e.position";
+
+type Stored = (
+    Shard,
+    i64,
+    Uuid,
+    String,
+    String,
+    DateTime<Utc>,
+    Option<Value>,
+    Option<Value>,
+    DateTime<Utc>,
+);
+
+/// Reads events above the positions given, at most `per_shard` of each shard, ordered by shard and position.
+pub async fn read(
+    pool: &PgPool,
+    above: &[(Shard, i64)],
+    per_shard: i64,
+    wanted: &Wanted,
+) -> Result<Vec<StoredEvent>, sqlx::Error> {
+    if above.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (shards, positions): (Vec<Shard>, Vec<i64>) = above.iter().copied().unzip();
+    let rows: Vec<Stored> = sqlx::query_as(READ)
+        .bind(shards)
+        .bind(positions)
+        .bind(per_shard)
+        .bind(&wanted.event_types)
+        .bind(&wanted.prefixes)
+        .fetch_all(pool)
+        .await?;
+    Ok(rows.into_iter().map(into_event).collect())
+}
+
+fn into_event(
+    (shard, position, event_id, event_type, aggregate_id, timestamp, payload, metadata, ingested_at): Stored,
+) -> StoredEvent {
+    let (payload, metadata) = (payload.unwrap_or(Value::Null), metadata.unwrap_or(Value::Null));
+    StoredEvent { shard, position, event_id, event_type, aggregate_id, timestamp, payload, metadata, ingested_at }
+}

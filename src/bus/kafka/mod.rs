@@ -1,0 +1,20 @@
+//! Kafka (Apache Kafka, Redpanda), by librdkafka. Everything that names it is in this folder.
+
+mod consumer;
+mod producer;
+mod settings;
+mod store;
+
+pub use consumer::KafkaReader;
+pub use producer::{Delivery, Message, Producer};
+pub use settings::{KafkaSettings, PropertyError};
+
+/// Header names of a message.
+pub mod header {
+    pub const EVENT_ID: &str = "event_id";
+    pub const EVENT_TYPE: &str = "event_type";
+    pub const TRACEPARENT: &str = "traceparent";
+    /// Shard and position in the event store: what is at or below the last position seen is a duplicate.
+    pub const SHARD: &str = "shard";
+    pub const POSITION: &str = "position";
+}

@@ -1,0 +1,118 @@
+//! How clients of Kafka are set up: what the platform needs, and what the operator passes through (TLS, SASL).
+
+use std::collections::BTreeMap;
+
+use rdkafka::ClientConfig;
+use secrecy::{ExposeSecret, SecretString};
+
+/// Connection settings of a Kafka cluster.
+#[derive(Clone)]
+pub struct KafkaSettings {
+    /// `host:port`, comma-separated.
+    pub brokers: String,
+    /// Further librdkafka properties by name, for example `security.protocol`. Values may be secrets.
+    pub properties: BTreeMap<String, SecretString>,
+}
+
+/// A property that is not `name=value`.
+#[derive(Debug, thiserror::Error)]
+#[error("a Kafka property must be name=value, '{0}' has no '='")]
+pub struct PropertyError(String);
+
+/// Properties on which order and exactly-once effects stand: nobody may set them otherwise.
+const OURS: [&str; 8] = [
+    "enable.idempotence",
+    "enable.gapless.guarantee",
+    "acks",
+    "partitioner",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+    "group.id",
+];
+
+impl KafkaSettings {
+    /// From brokers and `name=value` properties.
+    ///
+    /// # Errors
+    /// A property has no `=`.
+    pub fn new(brokers: &str, properties: &[String]) -> Result<Self, PropertyError> {
+        let properties = properties
+            .iter()
+            .map(|p| p.split_once('=').ok_or_else(|| PropertyError(p.chars().take(40).collect())))
+            .map(|p| p.map(|(name, value)| (name.trim().to_owned(), SecretString::from(value.trim().to_owned()))))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { brokers: brokers.to_owned(), properties })
+    }
+
+    fn client(&self, role: &str) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", format!("cornjacket-{role}"))
+            .set("socket.keepalive.enable", "true")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("topic.metadata.refresh.interval.ms", "10000")
+            // Errors of connections are reported by what fails because of them.
+            .set("log.connection.close", "false")
+            .set("log_level", "3");
+        for (name, value) in self.properties.iter().filter(|(name, _)| !OURS.contains(&name.as_str())) {
+            config.set(name, value.expose_secret());
+        }
+        config
+    }
+
+    /// Idempotent, gapless, acks=all, murmur2 partitioner as Java clients have it.
+    pub(super) fn producer(&self, deadline_ms: u128) -> ClientConfig {
+        let mut config = self.client("relay");
+        config
+            .set("enable.idempotence", "true")
+            .set("enable.gapless.guarantee", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "1")
+            .set("queue.buffering.max.messages", "100000")
+            .set("message.timeout.ms", deadline_ms.to_string())
+            .set("request.timeout.ms", deadline_ms.to_string());
+        config
+    }
+
+    /// Offsets are ours (in PostgreSQL), a dead member is noticed after 6 s, partitions move one by one.
+    pub(super) fn consumer(&self, group: &str) -> ClientConfig {
+        let mut config = self.client("handler");
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", "6000")
+            .set("heartbeat.interval.ms", "1500")
+            .set("allow.auto.create.topics", "false")
+            .set("topic.metadata.refresh.interval.ms", "2000")
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.error.backoff.ms", "100")
+            .set("queued.min.messages", "10000")
+            .set("queued.max.messages.kbytes", "16384")
+            .set("isolation.level", "read_committed");
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_and_sasl_pass_through_but_not_what_exactly_once_stands_on() {
+        let properties =
+            ["security.protocol=SASL_SSL", "sasl.password = a=b", "acks=0", "enable.auto.commit=true"].map(str::to_owned);
+        let settings = KafkaSettings::new("broker:9092", &properties).expect("well-formed");
+        assert_eq!(settings.producer(5000).get("security.protocol"), Some("SASL_SSL"));
+        assert_eq!(settings.producer(5000).get("sasl.password"), Some("a=b"));
+        assert_eq!(settings.producer(5000).get("acks"), Some("all"));
+        assert_eq!(settings.consumer("g").get("enable.auto.commit"), Some("false"));
+        assert!(KafkaSettings::new("broker:9092", &["no-value".to_owned()]).is_err());
+    }
+}

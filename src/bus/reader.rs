@@ -1,0 +1,108 @@
+//! One reader, two sources.
+
+use std::collections::HashSet;
+
+use rdkafka::error::KafkaError;
+use sqlx::{PgPool, Postgres, Transaction};
+use tokio::time::Instant;
+
+use super::embedded::EmbeddedReader;
+use super::kafka::KafkaReader;
+use crate::event::StoredEvent;
+
+/// Part of a source that keeps its order by itself: a shard, or a partition of a topic. Numbers are the reader's own.
+pub type Lane = u32;
+
+/// Which events a reader's payloads are needed of. Others are passed over: they count as read and come without payload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    pub event_types: Vec<String>,
+    pub prefixes: Vec<String>,
+}
+
+/// Events, and the transaction in which the reader's progress has moved past them. Dropping it undoes that.
+pub struct Claim {
+    pub tx: Transaction<'static, Postgres>,
+    /// In order within each lane.
+    pub events: Vec<StoredEvent>,
+    /// The lane of each event.
+    pub lanes: Vec<Lane>,
+}
+
+/// Reading failed; the same call may succeed later.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("kafka: {0}")]
+    Kafka(#[from] KafkaError),
+    #[error("the Kafka consumer thread ended: {0}")]
+    ConsumerEnded(String),
+}
+
+/// A consumer group's reader.
+pub enum Reader {
+    Embedded(EmbeddedReader),
+    Kafka(KafkaReader),
+}
+
+impl Reader {
+    /// Waits until there may be something to claim outside the deferred lanes, at the latest until `until`.
+    pub async fn ready(&mut self, until: Instant) -> Result<(), BusError> {
+        match self {
+            Self::Embedded(reader) => reader.ready(until).await,
+            Self::Kafka(reader) => return reader.ready(until).await,
+        }
+        Ok(())
+    }
+
+    /// Claims what is there outside the deferred lanes; `None` when there is nothing, or another instance has it.
+    pub async fn claim(&mut self, wanted: &Wanted, deferred: &HashSet<Lane>) -> Result<Option<Claim>, BusError> {
+        match self {
+            Self::Embedded(reader) => reader.claim(wanted, deferred).await,
+            Self::Kafka(reader) => reader.claim(deferred).await,
+        }
+    }
+
+    /// The claim's transaction was committed.
+    pub fn committed(&mut self) {
+        match self {
+            Self::Embedded(reader) => reader.committed(),
+            Self::Kafka(reader) => reader.committed(),
+        }
+    }
+
+    /// The claim was undone: the same events come again.
+    pub fn undone(&mut self) {
+        match self {
+            Self::Embedded(reader) => reader.undone(),
+            Self::Kafka(reader) => reader.undone(),
+        }
+    }
+
+    /// Kafka: the topics to be read, whenever they may have changed.
+    pub fn follow(&mut self, topics: Vec<String>) {
+        if let Self::Kafka(reader) = self {
+            reader.follow(topics);
+        }
+    }
+}
+
+/// The lock that every batch of a group takes shared, and a hand-over or a change of what is fed takes exclusively.
+pub const GROUP_LOCK: i64 = 0x636a_0001;
+
+/// Opens a batch's transaction. It need not be flushed to disk at commit: progress and effects are lost or kept together,
+/// and what is lost is read again.
+pub(super) async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    pool.begin_with("BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_advisory_xact_lock_shared(1668939777)").await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::GROUP_LOCK;
+
+    #[test]
+    fn the_batch_takes_the_group_lock() {
+        assert_eq!(GROUP_LOCK, 1_668_939_777);
+    }
+}

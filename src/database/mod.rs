@@ -1,0 +1,99 @@
+//! PostgreSQL: pools with the limits that every connection of ours has, and the embedded migrations.
+
+mod migrations;
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+pub use migrations::{MigrationError, Service, Status, migrate, status};
+
+/// A session that holds a transaction open and says nothing for this long is ended by the server, and its locks go to
+/// whoever waits: a frozen process cannot hold a shard for longer.
+pub const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
+/// No statement of ours runs longer, but for migrations and swaps.
+const STATEMENT: Duration = Duration::from_secs(30);
+/// How long a caller waits for a connection.
+const ACQUIRE: Duration = Duration::from_secs(5);
+
+/// Parses a URL of a database.
+///
+/// # Errors
+/// Says what is wrong with it, without the URL, which may hold a password.
+pub fn options(url: &SecretString, role: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    let millis = |d: Duration| d.as_millis().to_string();
+    Ok(PgConnectOptions::from_str(url.expose_secret())?.application_name(&format!("cornjacket {role}")).options([
+        ("idle_in_transaction_session_timeout", millis(IDLE_IN_TRANSACTION)),
+        ("statement_timeout", millis(STATEMENT)),
+        ("tcp_keepalives_idle", "10".to_owned()),
+        ("tcp_keepalives_interval", "3".to_owned()),
+        ("tcp_keepalives_count", "3".to_owned()),
+    ]))
+}
+
+/// A pool that connects when it is first used.
+///
+/// # Errors
+/// The URL cannot be parsed.
+pub fn pool(url: &SecretString, role: &str, max_connections: u32) -> Result<PgPool, sqlx::Error> {
+    Ok(PgPoolOptions::new()
+        .max_connections(max_connections)
+        .min_connections(0)
+        .acquire_timeout(ACQUIRE)
+        .idle_timeout(Duration::from_secs(600))
+        // A broken connection shows at its first use, and every user of a pool tries again.
+        .test_before_acquire(false)
+        .connect_lazy_with(options(url, role)?))
+}
+
+/// The databases that a process uses, by service. Equal URLs are one database.
+#[derive(Clone)]
+pub struct Urls {
+    pub ingestion: SecretString,
+    pub eventhandler: SecretString,
+    pub query: SecretString,
+}
+
+impl Urls {
+    /// All three services in one database.
+    pub fn one(url: &SecretString) -> Self {
+        Self { ingestion: url.clone(), eventhandler: url.clone(), query: url.clone() }
+    }
+
+    /// Each database once, with the services whose tables it holds. The query service owns no tables: it reads the
+    /// handler's database or a replica of it, which nothing is written to.
+    pub fn distinct(&self) -> Vec<(SecretString, BTreeSet<Service>)> {
+        let mut databases: Vec<(SecretString, BTreeSet<Service>)> = Vec::new();
+        for (url, service) in [(&self.ingestion, Service::Ingestion), (&self.eventhandler, Service::EventHandler)] {
+            match databases.iter_mut().find(|(known, _)| known.expose_secret() == url.expose_secret()) {
+                Some((_, services)) => {
+                    services.insert(service);
+                }
+                None => databases.push((url.clone(), BTreeSet::from([service]))),
+            }
+        }
+        databases
+    }
+}
+
+/// Whether an error means that the database is away or busy, so that the same call may succeed later.
+pub fn is_outage(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(e) => e.code().is_some_and(|code| {
+            // Connection, resources, operator intervention, system, serialisation, lock not available, idle timeout.
+            ["08", "53", "57", "58", "40", "55"].iter().any(|class| code.starts_with(class)) || code == "25P03"
+        }),
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::Encode(_) => false,
+        _ => true,
+    }
+}
+
+/// Whether an error is about the values of the rows given: another try with the same rows fails again.
+pub fn is_bad_data(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(e)
+        if e.code().is_some_and(|code| ["21", "22", "23"].iter().any(|class| code.starts_with(class)) || code == "54000"))
+}

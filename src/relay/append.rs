@@ -1,0 +1,210 @@
+//! The loop that moves events from the outbox to the event store.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use metrics::{counter, gauge, histogram};
+use sqlx::PgPool;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::store::{self, Claim, Moved};
+use super::{partitions, poison};
+use crate::bus::wake::Wake;
+use crate::database::{is_bad_data, is_outage};
+use crate::event::{SHARDS, ShardSet};
+use crate::operate::Gate;
+
+/// A claim that takes longer than this is given up; the database then rolls it back.
+const CLAIM_DEADLINE: Duration = Duration::from_secs(35);
+/// Pauses after the first, second, … failure in a row.
+const BACKOFF: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+];
+/// When a shard that another relay held is looked at again.
+const HELD_BY_ANOTHER: Duration = Duration::from_millis(20);
+
+/// Moves events until stopped.
+pub(super) struct Appender {
+    pub pool: PgPool,
+    /// Kafka: rows stay in the outbox, with their positions, until they are published.
+    pub keep_for_publishing: bool,
+    pub batch: i64,
+    pub poll: Duration,
+    pub outbox: Wake,
+    pub event_store: Wake,
+    pub publish: Wake,
+    pub database: Gate,
+    /// Whether this one looks at the whole outbox at every poll.
+    pub sweeps: bool,
+}
+
+impl Appender {
+    /// Runs until the token is cancelled; a claim under way is finished.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
+        let mut todo = ShardSet::ALL;
+        let mut sweep = true;
+        let mut failures = 0;
+        let mut next_sweep = Instant::now() + self.poll;
+        while !stop.is_cancelled() {
+            match self.claim(todo, sweep).await {
+                Ok(left) => {
+                    failures = 0;
+                    self.database.open();
+                    todo = left.more;
+                    if todo.is_empty() {
+                        todo = self.news(left.held, next_sweep, &stop).await;
+                    } else {
+                        todo = todo.union(self.outbox.take_now());
+                    }
+                }
+                Err(e) => {
+                    self.failed(&e, &mut failures, &stop).await;
+                    todo = ShardSet::ALL;
+                }
+            }
+            sweep = Instant::now() >= next_sweep;
+            if sweep {
+                next_sweep = Instant::now() + self.poll;
+                sweep = self.sweeps;
+                todo = ShardSet::ALL;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for news, for a held shard to become free, or for the next sweep.
+    async fn news(&self, held: ShardSet, next_sweep: Instant, stop: &CancellationToken) -> ShardSet {
+        let held_again = async {
+            if held.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            sleep(HELD_BY_ANOTHER).await;
+        };
+        tokio::select! {
+            shards = self.outbox.take() => shards.union(held),
+            () = held_again => held,
+            () = tokio::time::sleep_until(next_sweep) => ShardSet::ALL,
+            () = stop.cancelled() => ShardSet::EMPTY,
+        }
+    }
+
+    async fn claim(&self, shards: ShardSet, sweep: bool) -> Result<Left, sqlx::Error> {
+        if shards.is_empty() {
+            return Ok(Left::default());
+        }
+        let claim = Claim { shards, per_shard: per_shard(self.batch, shards), sweep, keep: self.keep_for_publishing };
+        let begun = Instant::now();
+        let moved = match timeout(CLAIM_DEADLINE, store::claim(&self.pool, claim)).await {
+            Ok(Err(e)) if is_bad_data(&e) => self.mend(shards, &e).await?,
+            Ok(result) => result?,
+            Err(_) => return Err(sqlx::Error::PoolTimedOut),
+        };
+        let left = Left::after(shards, claim.per_shard, &moved);
+        if !left.moved.is_empty() {
+            histogram!("cornjacket_relay_append_seconds").record(begun.elapsed().as_secs_f64());
+            self.event_store.add(left.moved);
+            self.publish.hear(left.moved);
+        }
+        record(&moved);
+        Ok(left)
+    }
+
+    /// The store refused the batch: a partition is missing, or a row is bad.
+    async fn mend(&self, shards: ShardSet, cause: &sqlx::Error) -> Result<Vec<Moved>, sqlx::Error> {
+        let made = partitions::make_missing(&self.pool, Utc::now()).await?;
+        if made > 0 {
+            info!(made, "made {made} missing partition(s) of the event store");
+            return Ok(shards.iter().map(|shard| Moved { shard, taken: i64::MAX, stored: 0, oldest_seconds: None }).collect());
+        }
+        warn!(error = %cause, "the event store refused a batch: isolating the row");
+        poison::isolate(&self.pool, shards, self.keep_for_publishing).await
+    }
+
+    async fn failed(&self, error: &sqlx::Error, failures: &mut usize, stop: &CancellationToken) {
+        self.database.close(if is_outage(error) { "the database is away" } else { "the database refuses claims" });
+        if *failures == 0 {
+            warn!(%error, "relay cannot claim: trying again until it can");
+        }
+        counter!("cornjacket_relay_failures_total").increment(1);
+        let pause = BACKOFF[(*failures).min(BACKOFF.len() - 1)];
+        *failures += 1;
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// How many rows of one shard a claim takes, so that all together make a batch.
+fn per_shard(batch: i64, shards: ShardSet) -> i64 {
+    let shards = shards.iter().count().clamp(1, SHARDS);
+    (batch / i64::try_from(shards).unwrap_or(1)).max(1)
+}
+
+/// What is left to do after a claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Left {
+    /// Shards that may have more rows.
+    more: ShardSet,
+    /// Shards that another relay held.
+    held: ShardSet,
+    /// Shards with new events in the store.
+    moved: ShardSet,
+}
+
+impl Left {
+    fn after(asked: ShardSet, per_shard: i64, moved: &[Moved]) -> Self {
+        let got: ShardSet = moved.iter().map(|m| m.shard).collect();
+        Self {
+            more: moved.iter().filter(|m| m.taken >= per_shard).map(|m| m.shard).collect(),
+            held: asked.without(got),
+            moved: moved.iter().filter(|m| m.stored > 0).map(|m| m.shard).collect(),
+        }
+    }
+}
+
+#[expect(clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "row counts of one batch")]
+fn record(moved: &[Moved]) {
+    let stored: i64 = moved.iter().map(|m| m.stored).sum();
+    let known: i64 = moved.iter().filter(|m| m.taken < i64::MAX).map(|m| m.taken - m.stored).sum();
+    if stored > 0 {
+        counter!("cornjacket_relay_stored_total").increment(stored as u64);
+        histogram!("cornjacket_relay_batch_events").record(stored as f64);
+    }
+    if known > 0 {
+        counter!("cornjacket_relay_known_total").increment(known as u64);
+    }
+    let oldest = moved.iter().filter_map(|m| m.oldest_seconds).fold(0.0, f64::max);
+    gauge!("cornjacket_relay_lag_seconds").set(oldest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moved(shard: i16, taken: i64, stored: i64) -> Moved {
+        Moved { shard, taken, stored, oldest_seconds: None }
+    }
+
+    #[test]
+    fn full_shards_are_read_on_and_missing_ones_are_held() {
+        let asked: ShardSet = [1, 2, 3].into_iter().collect();
+        let left = Left::after(asked, 10, &[moved(1, 10, 10), moved(2, 3, 0)]);
+        assert_eq!(left.more.to_vec(), [1]);
+        assert_eq!(left.held.to_vec(), [3]);
+        assert_eq!(left.moved.to_vec(), [1]);
+    }
+
+    #[test]
+    fn a_batch_is_shared_out_among_its_shards() {
+        assert_eq!(per_shard(2000, ShardSet::ALL), 31);
+        assert_eq!(per_shard(2000, [5].into_iter().collect()), 2000);
+        assert_eq!(per_shard(10, ShardSet::ALL), 1);
+    }
+}

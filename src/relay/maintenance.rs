@@ -1,0 +1,159 @@
+//! Upkeep of the ingestion database: partitions ahead, partitions past their retention, expired idempotency keys.
+//! Every relay tries; an advisory lock lets one do it at a time.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Days, NaiveDate, Utc};
+use metrics::{counter, gauge};
+use rand::RngExt;
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::partitions;
+use crate::event::SHARDS;
+
+/// How often; each relay waits up to a quarter longer, by chance.
+const EVERY: Duration = Duration::from_secs(60);
+/// Expired idempotency keys deleted in one round.
+const SWEEP: i64 = 50_000;
+
+/// Keeps the ingestion database in order until stopped.
+pub struct Maintenance {
+    pub pool: PgPool,
+    pub retention: Duration,
+    pub drop_unread: bool,
+}
+
+impl Maintenance {
+    pub async fn run(self, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
+        loop {
+            if let Err(error) = self.round(Utc::now()).await {
+                warn!(%error, "maintenance of the event store failed: trying again in a minute");
+            }
+            let pause = EVERY + Duration::from_millis(rand::rng().random_range(0..15_000));
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// One round, if no other relay is at it.
+    pub async fn round(&self, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+        let mut tx = self.pool.begin().await?;
+        let mine: bool =
+            sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended('cornjacket maintenance', 0))")
+                .fetch_one(&mut *tx)
+                .await?;
+        if mine {
+            let made = partitions::make_ahead(&mut tx, now).await?;
+            if made > 0 {
+                info!(made, "made {made} partition(s) of the event store ahead");
+            }
+            self.drop_old(&mut tx, now).await?;
+            sweep_idempotency(&mut tx).await?;
+            measure(&mut tx).await?;
+        }
+        tx.commit().await
+    }
+
+    async fn drop_old(&self, connection: &mut PgConnection, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+        let names: Vec<String> = sqlx::query_scalar(
+            "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+              WHERE i.inhparent = 'event_store'::regclass ORDER BY 1",
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        let mut kept = 0_u32;
+        for name in past_retention(&names, self.retention, now) {
+            if !self.drop_unread && !is_read(connection, &name).await? {
+                kept += 1;
+                warn!(partition = %name, "a partition past its retention is kept: a reader has not read all of it");
+                continue;
+            }
+            // Safe: the name was parsed as a date and comes from the catalogue.
+            sqlx::query("SET LOCAL lock_timeout = '2s'").execute(&mut *connection).await?;
+            sqlx::query(AssertSqlSafe(format!("DROP TABLE {name}"))).execute(&mut *connection).await?;
+            counter!("cornjacket_event_store_partitions_dropped_total").increment(1);
+            info!(partition = %name, "dropped a partition past its retention");
+        }
+        gauge!("cornjacket_event_store_partitions_kept_unread").set(f64::from(kept));
+        Ok(())
+    }
+}
+
+/// The partitions all of whose events are older than the retention.
+fn past_retention(names: &[String], retention: Duration, now: DateTime<Utc>) -> Vec<String> {
+    let over = |day: NaiveDate| {
+        day.checked_add_days(Days::new(1))
+            .and_then(|end| end.and_hms_opt(0, 0, 0))
+            .is_some_and(|end| (now - end.and_utc()).to_std().is_ok_and(|age| age > retention))
+    };
+    names.iter().filter(|name| partitions::day(name).is_some_and(over)).cloned().collect()
+}
+
+/// Whether every registered reader is past the last position of each shard in the partition.
+async fn is_read(connection: &mut PgConnection, partition: &str) -> Result<bool, sqlx::Error> {
+    // Safe: the name was parsed as a date and comes from the catalogue.
+    let sql = format!(
+        "SELECT NOT EXISTS (SELECT FROM event_store_reader r
+           CROSS JOIN (SELECT shard, max(position) AS last FROM {partition} GROUP BY shard) p
+          WHERE r.positions[p.shard + 1] < p.last)"
+    );
+    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await
+}
+
+async fn sweep_idempotency(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "DELETE FROM idempotency WHERE key IN (
+           SELECT key FROM idempotency WHERE expires_at < now() LIMIT $1 FOR UPDATE SKIP LOCKED)",
+    )
+    .bind(SWEEP)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Backlog of the outbox, by the planner's own statistics where it is large.
+async fn measure(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let (rows, oldest): (i64, Option<f64>) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) o),
+                (SELECT extract(epoch FROM now() - created_at)::float8 FROM outbox ORDER BY created_at LIMIT 1)",
+    )
+    .fetch_one(connection)
+    .await?;
+    #[expect(clippy::cast_precision_loss, reason = "at most 100 000")]
+    gauge!("cornjacket_outbox_rows").set(rows as f64);
+    gauge!("cornjacket_outbox_oldest_seconds").set(oldest.unwrap_or(0.0));
+    Ok(())
+}
+
+/// Registers how far a reader has come, so that nothing unread is dropped.
+pub async fn report_reader(pool: &PgPool, reader: &str, positions: &[i64]) -> Result<(), sqlx::Error> {
+    debug_assert_eq!(positions.len(), SHARDS);
+    sqlx::query(
+        "INSERT INTO event_store_reader (reader, positions) VALUES ($1, $2)
+         ON CONFLICT (reader) DO UPDATE SET positions = EXCLUDED.positions, updated_at = now()",
+    )
+    .bind(reader)
+    .bind(positions)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_past_retention_when_its_youngest_event_is() {
+        let now = NaiveDate::from_ymd_opt(2026, 3, 10).and_then(|d| d.and_hms_opt(12, 0, 0)).expect("a time").and_utc();
+        let names = ["event_store_20260301", "event_store_20260302", "event_store_20260303", "event_store_reader"]
+            .map(str::to_owned);
+        let week = Duration::from_secs(7 * 24 * 3600);
+        assert_eq!(past_retention(&names, week, now), ["event_store_20260301", "event_store_20260302"]);
+    }
+}

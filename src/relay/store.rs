@@ -1,0 +1,236 @@
+//! SQL of the relay.
+//!
+//! A claim locks rows of `outbox_shard`, not events: SKIP LOCKED gives each relay shards that no other works on. The
+//! statements below lock, take, number and store in one go; that is safe with several relays because what is taken
+//! is what the statement itself really deleted (or updated), and the counter is read from the locked row's newest version.
+
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::event::{Shard, ShardSet};
+
+/// What one claim did in one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Moved {
+    pub shard: Shard,
+    /// Outbox rows taken.
+    pub taken: i64,
+    /// Of those, events that the store did not have yet.
+    pub stored: i64,
+    /// The oldest was accepted this long ago, in seconds.
+    pub oldest_seconds: Option<f64>,
+}
+
+/// Embedded bus: takes the oldest rows of each shard that is free, numbers them, stores them and deletes them.
+///
+/// `low_water` trails the newest row taken by 20 000 in `seq`, so that a row whose transaction committed late is still
+/// found by the next claim; one that is later still is found by the sweep, which starts at 0.
+const MOVE: &str = "
+WITH claimed AS MATERIALIZED (
+  SELECT shard, position, low_water FROM outbox_shard WHERE shard = ANY($1) ORDER BY shard FOR UPDATE SKIP LOCKED
+), picked AS MATERIALIZED (
+  SELECT o.place FROM claimed c CROSS JOIN LATERAL (
+    SELECT o.ctid AS place FROM outbox o
+     WHERE o.shard = c.shard AND o.seq >= CASE WHEN $3 THEN 0 ELSE c.low_water END
+     ORDER BY o.seq LIMIT $2) o
+), taken AS (
+  DELETE FROM outbox WHERE ctid = ANY(ARRAY(SELECT place FROM picked))
+  RETURNING outbox_id, created_at, event_payload, shard, seq
+), fresh AS MATERIALIZED (
+  SELECT t.*, row_number() OVER (PARTITION BY t.shard ORDER BY t.seq) AS n FROM taken t
+   WHERE NOT EXISTS (SELECT FROM event_store e WHERE e.event_id = t.outbox_id)
+), stored AS (
+  INSERT INTO event_store (event_id, event_type, aggregate_id, timestamp, payload, metadata, ingested_at, shard, position)
+  SELECT f.outbox_id, f.event_payload->>'event_type', f.event_payload->>'aggregate_id',
+         (f.event_payload->>'timestamp')::timestamptz, f.event_payload->'payload', f.event_payload->'metadata',
+         (f.event_payload->>'ingested_at')::timestamptz, f.shard, c.position + f.n
+    FROM fresh f JOIN claimed c ON c.shard = f.shard ORDER BY f.shard, f.n
+), per_shard AS MATERIALIZED (
+  SELECT t.shard, count(*) AS taken, max(t.seq) AS seq, min(t.created_at) AS oldest,
+         (SELECT count(*) FROM fresh f WHERE f.shard = t.shard) AS stored
+    FROM taken t GROUP BY t.shard
+), counted AS (
+  UPDATE outbox_shard s SET position = s.position + p.stored, low_water = greatest(s.low_water, p.seq - 20000)
+    FROM per_shard p WHERE s.shard = p.shard
+)
+SELECT c.shard, coalesce(p.taken, 0) AS taken, coalesce(p.stored, 0) AS stored,
+       extract(epoch FROM clock_timestamp() - p.oldest)::float8 AS oldest_seconds
+  FROM claimed c LEFT JOIN per_shard p ON p.shard = c.shard";
+
+/// Kafka: as above, but the rows stay, with their position, until they are published. A row whose event the store has
+/// already is deleted.
+const APPEND: &str = "
+WITH claimed AS MATERIALIZED (
+  SELECT shard, position, low_water FROM outbox_shard WHERE shard = ANY($1) ORDER BY shard FOR UPDATE SKIP LOCKED
+), picked AS MATERIALIZED (
+  SELECT c.position AS base, o.* FROM claimed c CROSS JOIN LATERAL (
+    SELECT o.ctid AS place, o.outbox_id, o.shard, o.seq FROM outbox o
+     WHERE o.shard = c.shard AND o.position IS NULL AND o.seq >= CASE WHEN $3 THEN 0 ELSE c.low_water END
+     ORDER BY o.seq LIMIT $2) o
+), fresh AS MATERIALIZED (
+  SELECT p.*, p.base + row_number() OVER (PARTITION BY p.shard ORDER BY p.seq) AS given FROM picked p
+   WHERE NOT EXISTS (SELECT FROM event_store e WHERE e.event_id = p.outbox_id)
+), placed AS (
+  UPDATE outbox o SET position = f.given FROM fresh f WHERE o.ctid = f.place AND o.position IS NULL
+  RETURNING o.outbox_id, o.event_payload, o.shard, o.position
+), known AS (
+  DELETE FROM outbox o USING picked p WHERE o.ctid = p.place AND o.position IS NULL
+     AND NOT EXISTS (SELECT FROM fresh f WHERE f.place = p.place)
+), stored AS (
+  INSERT INTO event_store (event_id, event_type, aggregate_id, timestamp, payload, metadata, ingested_at, shard, position)
+  SELECT f.outbox_id, f.event_payload->>'event_type', f.event_payload->>'aggregate_id',
+         (f.event_payload->>'timestamp')::timestamptz, f.event_payload->'payload', f.event_payload->'metadata',
+         (f.event_payload->>'ingested_at')::timestamptz, f.shard, f.position
+    FROM placed f ORDER BY f.shard, f.position
+), per_shard AS MATERIALIZED (
+  SELECT p.shard, count(*) AS taken, max(p.seq) AS seq,
+         (SELECT count(*) FROM fresh f WHERE f.shard = p.shard) AS stored
+    FROM picked p GROUP BY p.shard
+), counted AS (
+  UPDATE outbox_shard s SET position = s.position + p.stored, low_water = greatest(s.low_water, p.seq - 20000)
+    FROM per_shard p WHERE s.shard = p.shard
+)
+SELECT c.shard, coalesce(p.taken, 0) AS taken, coalesce(p.stored, 0) AS stored, NULL::float8 AS oldest_seconds
+  FROM claimed c LEFT JOIN per_shard p ON p.shard = c.shard";
+
+/// Locks shards, so that statements after it in the same transaction see all that other relays have done to them.
+const LOCK: &str = "SELECT shard FROM outbox_shard WHERE shard = ANY($1) ORDER BY shard FOR UPDATE SKIP LOCKED";
+
+/// How a claim is to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    pub shards: ShardSet,
+    /// Most rows of one shard.
+    pub per_shard: i64,
+    /// Start at the beginning instead of the low-water mark.
+    pub sweep: bool,
+    /// Kafka: keep the rows, with their positions, for publishing.
+    pub keep: bool,
+}
+
+/// Does a claim in one transaction. Shards missing in the answer are another relay's at the moment.
+pub async fn claim(pool: &PgPool, claim: Claim) -> Result<Vec<Moved>, sqlx::Error> {
+    if !claim.keep {
+        return run(&mut *pool.acquire().await?, claim).await;
+    }
+    let mut tx = pool.begin().await?;
+    let free: Vec<Shard> = sqlx::query_scalar(LOCK).bind(claim.shards.to_vec()).fetch_all(&mut *tx).await?;
+    let moved = run(&mut tx, Claim { shards: free.into_iter().collect(), ..claim }).await?;
+    tx.commit().await?;
+    Ok(moved)
+}
+
+/// Does a claim in the transaction of the caller, if there is one.
+pub async fn run(connection: &mut PgConnection, claim: Claim) -> Result<Vec<Moved>, sqlx::Error> {
+    sqlx::query_as(if claim.keep { APPEND } else { MOVE })
+        .bind(claim.shards.to_vec())
+        .bind(claim.per_shard)
+        .bind(claim.sweep)
+        .fetch_all(connection)
+        .await
+}
+
+/// Locks the shards that are free.
+pub async fn lock(connection: &mut PgConnection, shards: ShardSet) -> Result<ShardSet, sqlx::Error> {
+    let free: Vec<Shard> = sqlx::query_scalar(LOCK).bind(shards.to_vec()).fetch_all(connection).await?;
+    Ok(free.into_iter().collect())
+}
+
+/// Shards with rows that are not in the event store yet.
+pub async fn waiting(connection: &mut PgConnection) -> Result<ShardSet, sqlx::Error> {
+    let shards: Vec<Shard> = sqlx::query_scalar(
+        "SELECT s.shard FROM outbox_shard s
+          WHERE EXISTS (SELECT FROM outbox o WHERE o.shard = s.shard AND o.position IS NULL)",
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(shards.into_iter().collect())
+}
+
+/// The oldest row of a shard that is not in the event store.
+pub async fn oldest(connection: &mut PgConnection, shard: Shard) -> Result<Option<Uuid>, sqlx::Error> {
+    sqlx::query_scalar("SELECT outbox_id FROM outbox WHERE shard = $1 AND position IS NULL ORDER BY seq LIMIT 1")
+        .bind(shard)
+        .fetch_optional(connection)
+        .await
+}
+
+/// Moves an outbox row to the dead letters.
+pub async fn dead_letter(connection: &mut PgConnection, outbox_id: Uuid, cause: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "WITH taken AS (DELETE FROM outbox WHERE outbox_id = $2 RETURNING event_payload, retry_count)
+         INSERT INTO dlq (dlq_id, consumer, event_id, event_payload, error_message, retry_count)
+         SELECT $1, 'relay', $2, event_payload, $3, retry_count FROM taken ON CONFLICT DO NOTHING",
+    )
+    .bind(Uuid::now_v7())
+    .bind(outbox_id)
+    .bind(cause)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Days (as UTC dates) that rows of the outbox were accepted on, by their ids.
+pub async fn days_waiting(connection: &mut PgConnection) -> Result<Vec<chrono::NaiveDate>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT DISTINCT (to_timestamp(('x' || substr(replace(outbox_id::text, '-', ''), 1, 12))::bit(48)::bigint / 1000.0)
+                 AT TIME ZONE 'UTC')::date FROM outbox WHERE position IS NULL LIMIT 100",
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// A stored event that waits to be published.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Positioned {
+    pub outbox_id: Uuid,
+    pub shard: Shard,
+    pub position: i64,
+    pub event_type: String,
+    pub aggregate_id: String,
+    pub traceparent: Option<String>,
+    /// The envelope as JSON text.
+    pub envelope: String,
+}
+
+/// Takes the right to publish shards, until the transaction ends. Advisory, so that it is not the lock of appending.
+pub async fn lock_publishing(connection: &mut PgConnection, shards: ShardSet) -> Result<ShardSet, sqlx::Error> {
+    let mine: Vec<Shard> = sqlx::query_scalar(
+        "SELECT s FROM unnest($1::smallint[]) AS s WHERE pg_try_advisory_xact_lock(1668939778, s::int)",
+    )
+    .bind(shards.to_vec())
+    .fetch_all(connection)
+    .await?;
+    Ok(mine.into_iter().collect())
+}
+
+/// The rows to be published next: above the floors, by shard and position.
+pub async fn positioned(
+    connection: &mut PgConnection,
+    shards: ShardSet,
+    floors: &[i64],
+    per_shard: i64,
+) -> Result<Vec<Positioned>, sqlx::Error> {
+    let floors: Vec<i64> =
+        shards.iter().map(|shard| usize::try_from(shard).ok().and_then(|at| floors.get(at)).copied().unwrap_or(0)).collect();
+    sqlx::query_as(
+        "SELECT o.outbox_id, o.shard, o.position, o.event_payload->>'event_type' AS event_type,
+                o.event_payload->>'aggregate_id' AS aggregate_id,
+                o.event_payload->'metadata'->>'traceparent' AS traceparent, o.event_payload::text AS envelope
+           FROM unnest($1::smallint[], $2::bigint[]) AS c (shard, floor)
+          CROSS JOIN LATERAL (SELECT * FROM outbox o WHERE o.shard = c.shard AND o.position > c.floor
+                               ORDER BY o.position LIMIT $3) o
+          ORDER BY o.shard, o.position",
+    )
+    .bind(shards.to_vec())
+    .bind(floors)
+    .bind(per_shard)
+    .fetch_all(connection)
+    .await
+}
+
+/// Deletes rows whose publication was confirmed.
+pub async fn published(connection: &mut PgConnection, ids: &[Uuid]) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM outbox WHERE outbox_id = ANY($1)").bind(ids).execute(connection).await?;
+    Ok(())
+}
