@@ -27,6 +27,8 @@ pub struct Claim {
     pub events: Vec<StoredEvent>,
     /// The lane of each event.
     pub lanes: Vec<Lane>,
+    /// The bus has lost events that the group has not read: the event store must fill in before these are folded.
+    pub gap: bool,
 }
 
 /// Reading failed; the same call may succeed later.
@@ -94,7 +96,7 @@ pub const GROUP_LOCK: i64 = 0x636a_0001;
 /// Opens a batch's transaction. It need not be flushed to disk at commit: progress and effects are lost or kept together,
 /// and what is lost is read again.
 pub(super) async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    pool.begin_with("BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_advisory_xact_lock_shared(1668939777)").await
+    pool.begin_with("BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_advisory_xact_lock_shared(1667891201)").await
 }
 
 #[cfg(test)]
@@ -103,6 +105,6 @@ mod tests {
 
     #[test]
     fn the_batch_takes_the_group_lock() {
-        assert_eq!(GROUP_LOCK, 1_668_939_777);
+        assert_eq!(GROUP_LOCK, 1_667_891_201);
     }
 }

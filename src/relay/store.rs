@@ -196,7 +196,7 @@ pub struct Positioned {
 /// Takes the right to publish shards, until the transaction ends. Advisory, so that it is not the lock of appending.
 pub async fn lock_publishing(connection: &mut PgConnection, shards: ShardSet) -> Result<ShardSet, sqlx::Error> {
     let mine: Vec<Shard> = sqlx::query_scalar(
-        "SELECT s FROM unnest($1::smallint[]) AS s WHERE pg_try_advisory_xact_lock(1668939778, s::int)",
+        "SELECT s FROM unnest($1::smallint[]) AS s WHERE pg_try_advisory_xact_lock(1667891202, s::int)",
     )
     .bind(shards.to_vec())
     .fetch_all(connection)

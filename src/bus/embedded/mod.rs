@@ -90,7 +90,7 @@ impl EmbeddedReader {
         store::move_cursors(&mut tx, self.group, &last_positions(&events)).await?;
         debug_assert!(events.iter().all(|e| claimed.contains(e.shard)));
         let lanes = events.iter().map(|e| Lane::try_from(e.shard).unwrap_or(0)).collect();
-        Ok(Some(Claim { tx, events, lanes }))
+        Ok(Some(Claim { tx, events, lanes, gap: false }))
     }
 
     pub(super) fn committed(&mut self) {

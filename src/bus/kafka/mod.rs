@@ -1,6 +1,7 @@
 //! Kafka (Apache Kafka, Redpanda), by librdkafka. Everything that names it is in this folder.
 
 mod consumer;
+mod poll;
 mod producer;
 mod settings;
 mod store;

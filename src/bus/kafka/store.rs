@@ -1,0 +1,77 @@
+//! SQL of a Kafka consumer group: offsets are kept in PostgreSQL, beside the effects.
+
+use sqlx::{PgConnection, PgPool};
+
+use crate::event::SHARDS;
+
+/// How far the group has come in one partition.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub(super) struct Place {
+    pub topic: String,
+    pub partition: i32,
+    /// The next offset to read.
+    pub next_offset: i64,
+    /// Per shard, the last position applied from this partition.
+    pub positions: Vec<i64>,
+}
+
+/// The group's next offset in a partition. A partition never read before starts at `low`, its oldest message.
+pub(super) async fn resume(
+    pool: &PgPool,
+    group: &str,
+    topic: &str,
+    partition: i32,
+    low: i64,
+    partition_count: i32,
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "INSERT INTO bus_offset (consumer_group, topic, partition, next_offset, partition_count)
+         VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (consumer_group, topic, partition)
+         DO UPDATE SET partition_count = EXCLUDED.partition_count, updated_at = now()
+         RETURNING next_offset",
+    )
+    .bind(group)
+    .bind(topic)
+    .bind(partition)
+    .bind(low)
+    .bind(partition_count)
+    .fetch_one(pool)
+    .await
+}
+
+/// Locks the places of partitions, in one order, until the transaction ends. Another owner's batch is waited for.
+pub(super) async fn lock(
+    connection: &mut PgConnection,
+    group: &str,
+    partitions: &[(&str, i32)],
+) -> Result<Vec<Place>, sqlx::Error> {
+    let (topics, numbers): (Vec<&str>, Vec<i32>) = partitions.iter().copied().unzip();
+    sqlx::query_as(
+        "SELECT topic, partition, next_offset, positions FROM bus_offset
+          WHERE consumer_group = $1 AND (topic, partition) IN (SELECT * FROM unnest($2::text[], $3::int[]))
+          ORDER BY topic, partition FOR UPDATE",
+    )
+    .bind(group)
+    .bind(topics)
+    .bind(numbers)
+    .fetch_all(connection)
+    .await
+}
+
+/// Moves a partition's place.
+pub(super) async fn advance(connection: &mut PgConnection, group: &str, place: &Place) -> Result<(), sqlx::Error> {
+    debug_assert_eq!(place.positions.len(), SHARDS);
+    sqlx::query(
+        "UPDATE bus_offset SET next_offset = $4, positions = $5, updated_at = now()
+          WHERE consumer_group = $1 AND topic = $2 AND partition = $3",
+    )
+    .bind(group)
+    .bind(&place.topic)
+    .bind(place.partition)
+    .bind(place.next_offset)
+    .bind(&place.positions)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
