@@ -1,0 +1,240 @@
+//! The loop over the group's batches: claim, load, fold, write, commit.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::registration::OnError;
+use metrics::{counter, histogram};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::notify::Changed;
+use super::retry::{DELAYS, Retry, Verdict};
+use super::store::{self, Progress};
+use crate::bus::{BusError, Claim, DEFAULT_TOPIC, Reader, Wanted};
+use crate::event::StoredEvent;
+use crate::projection::store::{self as rows, Target};
+use crate::projection::{Program, Subject, Working};
+use crate::registry::Catalog;
+
+/// A batch that takes longer is undone and tried again.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Longest wait for news before looking around.
+const LOOK: Duration = Duration::from_secs(1);
+/// Pauses after the first, second, … failure in a row.
+const BACKOFF: [Duration; 4] =
+    [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(250), Duration::from_millis(500)];
+
+/// Runs the group's batches.
+pub(super) struct Batches {
+    pool: PgPool,
+    reader: Reader,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    changed: Changed,
+    retry: Retry,
+    programs: HashMap<String, Arc<Program>>,
+}
+
+/// How a claim ended.
+enum Ended {
+    Committed,
+    /// Events in some lanes failed: the claim is undone, and those lanes wait.
+    Postponed,
+    /// A projection stops at an event; the claim is undone.
+    Halt { projection_type: String, message: String },
+}
+
+/// A projection in a batch, and what an event that it cannot fold means.
+struct Fed {
+    subjects: Vec<Subject>,
+    on_error: Vec<OnError>,
+}
+
+impl Batches {
+    pub fn new(pool: PgPool, reader: Reader, catalog: watch::Receiver<Arc<Catalog>>, changed: Changed) -> Self {
+        Self { pool, reader, catalog, changed, retry: Retry::default(), programs: HashMap::new() }
+    }
+
+    /// Runs until the token is cancelled; a batch under way is finished.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), BusError> {
+        let mut failures = 0;
+        while !stop.is_cancelled() {
+            self.follow();
+            match self.step(&stop).await {
+                Ok(()) => failures = 0,
+                Err(e @ BusError::ConsumerEnded(_)) => return Err(e),
+                Err(e) => {
+                    self.reader.undone();
+                    if failures == 0 {
+                        warn!(error = %e, "a batch could not be handled: trying again until it can");
+                    }
+                    counter!("cornjacket_handler_failures_total").increment(1);
+                    tokio::select! {
+                        () = sleep(BACKOFF[failures.min(BACKOFF.len() - 1)]) => {}
+                        () = stop.cancelled() => {}
+                    }
+                    failures += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Kafka: reads the topics that are declared.
+    fn follow(&mut self) {
+        if self.catalog.has_changed().unwrap_or(false) || self.programs.is_empty() {
+            let catalog = self.catalog.borrow_and_update().clone();
+            let topics: BTreeSet<String> = catalog
+                .topics
+                .iter()
+                .map(|topic| topic.topic_name.clone())
+                .chain(catalog.event_types.values().map(|event_type| event_type.spec.topic.clone()))
+                .chain([DEFAULT_TOPIC.to_owned()])
+                .collect();
+            self.reader.follow(topics.into_iter().collect());
+        }
+    }
+
+    async fn step(&mut self, stop: &CancellationToken) -> Result<(), BusError> {
+        let now = Instant::now();
+        if !self.retry.due(now) {
+            let until = self.retry.next().map_or(now + LOOK, |next| next.min(now + LOOK));
+            tokio::select! {
+                ready = self.reader.ready(until) => ready?,
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+        let deferred = self.retry.deferred(Instant::now());
+        let everything = Wanted { event_types: Vec::new(), prefixes: vec![String::new()] };
+        let begun = Instant::now();
+        let claimed = timeout(DEADLINE, self.reader.claim(&everything, &deferred)).await;
+        let Some(claim) = claimed.map_err(|_| sqlx::Error::PoolTimedOut)?? else {
+            return Ok(());
+        };
+        let ended = timeout(DEADLINE, self.handle(claim)).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        histogram!("cornjacket_handler_batch_seconds").record(begun.elapsed().as_secs_f64());
+        match ended {
+            Ended::Committed => self.reader.committed(),
+            Ended::Postponed => self.reader.undone(),
+            Ended::Halt { projection_type, message } => {
+                self.reader.undone();
+                self.halt(&projection_type, &message).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle(&mut self, mut claim: Claim) -> Result<Ended, BusError> {
+        if claim.gap {
+            let detached = store::detach_all(&mut claim.tx).await?;
+            info!(projections = detached, "the bus has a gap: projections catch up from the event store");
+        }
+        let fed = self.fed(store::progress(&mut claim.tx).await?);
+        let events = std::mem::take(&mut claim.events);
+        let mut working = Working::plan(&fed.subjects, &events);
+        let loaded = rows::load(&mut claim.tx, Target::Live, &fed.subjects, &working.keys()).await?;
+        working.fold(loaded);
+        if let Some(ended) = self.judge(&mut claim, &working, &events, &fed).await? {
+            return Ok(ended);
+        }
+        let changed = working.changed();
+        rows::write(&mut claim.tx, Target::Live, &fed.subjects, &changed).await?;
+        claim.tx.commit().await?;
+        self.retry.settled(&claim.lanes);
+        for number in changed.iter().map(|(key, _)| key.0).collect::<BTreeSet<_>>() {
+            self.changed.add(&fed.subjects[number].projection_type);
+        }
+        record(&working, &events);
+        Ok(Ended::Committed)
+    }
+
+    /// The projections that the group feeds, compiled.
+    fn fed(&mut self, progress: Vec<Progress>) -> Fed {
+        let mut fed = Fed { subjects: Vec::new(), on_error: Vec::new() };
+        let mut used = HashMap::new();
+        for row in progress.into_iter().filter(Progress::is_fed) {
+            let (Some(hash), Some(spec)) = (row.live_hash, row.live_spec) else { continue };
+            let program = match self.programs.get(&hash) {
+                Some(program) => program.clone(),
+                None => match Program::compile(&spec) {
+                    Ok(program) => Arc::new(program),
+                    Err(cause) => {
+                        error!(projection = row.projection_type, cause, "a served definition no longer compiles");
+                        continue;
+                    }
+                },
+            };
+            used.insert(hash, program.clone());
+            fed.on_error.push(spec.on_error);
+            fed.subjects.push(Subject {
+                projection_type: row.projection_type,
+                program,
+                applied_through: row.applied_through,
+            });
+        }
+        self.programs = used;
+        fed
+    }
+
+    /// Decides what the failures of a batch mean; `None`: it may be written.
+    async fn judge(
+        &mut self,
+        claim: &mut Claim,
+        working: &Working<'_>,
+        events: &[StoredEvent],
+        fed: &Fed,
+    ) -> Result<Option<Ended>, BusError> {
+        if working.failures.is_empty() {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        let lanes: BTreeSet<_> = working.failures.iter().map(|failure| claim.lanes[failure.event]).collect();
+        let verdicts: BTreeMap<_, _> = lanes.into_iter().map(|lane| (lane, self.retry.failed(lane, now))).collect();
+        if verdicts.values().any(|verdict| *verdict == Verdict::Again) {
+            counter!("cornjacket_handler_retries_total").increment(1);
+            return Ok(Some(Ended::Postponed));
+        }
+        for failure in &working.failures {
+            let (event, subject) = (&events[failure.event], &fed.subjects[failure.subject]);
+            if fed.on_error[failure.subject] == OnError::Halt {
+                let message = format!("event {}: {}", event.event_id, failure.error);
+                return Ok(Some(Ended::Halt { projection_type: subject.projection_type.clone(), message }));
+            }
+            warn!(
+                event_id = %event.event_id, projection = subject.projection_type, error = %failure.error,
+                "event cannot be folded: it goes to the dead letters"
+            );
+            counter!("cornjacket_handler_dead_letters_total").increment(1);
+            let retries = i32::try_from(DELAYS.len()).unwrap_or(i32::MAX);
+            let cause = failure.error.to_string();
+            store::dead_letter(&mut claim.tx, event, &subject.projection_type, &cause, retries).await?;
+        }
+        Ok(None)
+    }
+
+    async fn halt(&self, projection_type: &str, message: &str) -> Result<(), sqlx::Error> {
+        error!(projection = projection_type, message, "projection halted");
+        let mut tx = self.pool.begin().await?;
+        store::lock_group(&mut tx).await?;
+        store::halt(&mut tx, projection_type, message).await?;
+        tx.commit().await
+    }
+}
+
+fn record(working: &Working<'_>, events: &[StoredEvent]) {
+    let tally = working.tally;
+    counter!("cornjacket_handler_events_total").increment(events.len() as u64);
+    counter!("cornjacket_handler_folds_total", "outcome" => "applied").increment(tally.applied);
+    counter!("cornjacket_handler_folds_total", "outcome" => "filtered").increment(tally.filtered);
+    counter!("cornjacket_handler_folds_total", "outcome" => "seen").increment(tally.seen);
+    counter!("cornjacket_handler_folds_total", "outcome" => "stale").increment(tally.stale);
+    let now = chrono::Utc::now();
+    let end_to_end = histogram!("cornjacket_end_to_end_seconds");
+    for event in events {
+        end_to_end.record((now - event.ingested_at).as_seconds_f64().max(0.0));
+    }
+}

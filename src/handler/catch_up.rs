@@ -1,0 +1,317 @@
+//! Reads the event store for projections that are not fed by the group, and hands them over when they have caught up.
+//!
+//! One step is one transaction: some events of every shard above the projection's cursors, folded into the live rows or
+//! beside them. The hand-over is one transaction too, with batches kept out: fold to the store's head, swap rows that
+//! were built beside, record the head as `applied_through`, switch.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::registration::OnError;
+use metrics::counter;
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::notify::Changed;
+use super::retry::DELAYS;
+use super::store::{self, Progress};
+use crate::bus::embedded::store as event_store;
+use crate::bus::wake::Wake;
+use crate::bus::{BusError, Wanted};
+use crate::event::{SHARDS, Shard, StoredEvent};
+use crate::projection::store::{self as rows, Target};
+use crate::projection::{Subject, Working};
+use crate::registry::{Catalog, LoadedProjection};
+use crate::relay::maintenance::report_reader;
+
+/// Events of one shard in one step: 64 shards make a transaction of up to 2048 events.
+const PER_SHARD: i64 = 32;
+/// A projection this near to the head is handed over.
+const NEAR: i64 = 4096;
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Pause when there is nothing to read for a projection that reads the event store for good.
+const IDLE: Duration = Duration::from_millis(100);
+const BACKOFF: Duration = Duration::from_millis(500);
+
+pub(super) struct CatchUp {
+    pool: PgPool,
+    ingestion: PgPool,
+    bus: &'static str,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    wake: Wake,
+    changed: Changed,
+    /// How often each projection's next events failed to fold.
+    attempts: HashMap<String, usize>,
+}
+
+/// How a step went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// There is more to read.
+    More,
+    /// Nothing is left to do for this projection now.
+    Done,
+    /// Events could not be folded: try the same again after this long.
+    Again(Duration),
+}
+
+impl CatchUp {
+    pub fn new(
+        pool: PgPool,
+        ingestion: PgPool,
+        bus: &'static str,
+        catalog: watch::Receiver<Arc<Catalog>>,
+        wake: Wake,
+        changed: Changed,
+    ) -> Self {
+        Self { pool, ingestion, bus, catalog, wake, changed, attempts: HashMap::new() }
+    }
+
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
+        while !stop.is_cancelled() {
+            let pause = match self.round(&stop).await {
+                Ok(pause) => pause,
+                Err(error) => {
+                    warn!(%error, "catching up failed: trying again until it can");
+                    Some(BACKOFF)
+                }
+            };
+            tokio::select! {
+                () = async { match pause { Some(pause) => sleep(pause).await, None => std::future::pending().await } } => {}
+                _ = self.wake.take() => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps through every projection that is catching up until none has more. Returns when to look again, if not only
+    /// when woken.
+    async fn round(&mut self, stop: &CancellationToken) -> Result<Option<Duration>, BusError> {
+        let mut pause: Option<Duration> = None;
+        let mut connection = self.pool.acquire().await?;
+        let progress = store::progress(&mut connection).await?;
+        drop(connection);
+        for row in progress.into_iter().filter(Progress::is_catching_up) {
+            let loaded = self.catalog.borrow().projections.get(&row.projection_type).cloned();
+            let Some(loaded) = loaded.filter(|l| row.target_hash == Some(l.spec.definition_hash())) else { continue };
+            while !stop.is_cancelled() {
+                let step = timeout(DEADLINE, self.step(&loaded)).await;
+                match step.map_err(|_| sqlx::Error::PoolTimedOut)?? {
+                    Step::More => {}
+                    Step::Done => {
+                        if self.reads_on(&loaded) {
+                            pause = Some(pause.map_or(IDLE, |p| p.min(IDLE)));
+                        }
+                        break;
+                    }
+                    Step::Again(after) => {
+                        pause = Some(pause.map_or(after, |p| p.min(after)));
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(pause)
+    }
+
+    /// Whether a projection stays with the event store: on Kafka, where the order of its sources matters and no topic
+    /// holds them all.
+    fn reads_on(&self, loaded: &LoadedProjection) -> bool {
+        loaded.spec.reads_event_store && self.bus == "kafka"
+    }
+
+    async fn step(&mut self, loaded: &Arc<LoadedProjection>) -> Result<Step, BusError> {
+        let mut tx = self.pool.begin().await?;
+        let Some(mut progress) = store::lock_catching_up(&mut tx, &loaded.spec.projection_type).await? else {
+            return Ok(Step::Done);
+        };
+        let heads = event_store::heads(&self.ingestion).await?;
+        let behind = behind(&heads, &progress.cursors);
+        if behind <= NEAR && !(self.reads_on(loaded) && progress.live_hash == progress.target_hash) {
+            tx.rollback().await?;
+            return self.hand_over(loaded).await;
+        }
+        let events = self.read(loaded, &progress.cursors, PER_SHARD).await?;
+        if events.is_empty() {
+            store::move_cursors(&mut tx, &progress.projection_type, &progress.cursors, 0).await?;
+            tx.commit().await?;
+            return Ok(Step::Done);
+        }
+        if let Some(step) = self.fold(&mut tx, loaded, &progress, &events).await? {
+            if step == Step::Done {
+                tx.commit().await?;
+            }
+            return Ok(step);
+        }
+        advance(&mut progress.cursors, &events);
+        let left = self::behind(&heads, &progress.cursors);
+        store::move_cursors(&mut tx, &progress.projection_type, &progress.cursors, left).await?;
+        tx.commit().await?;
+        self.attempts.remove(&progress.projection_type);
+        self.changed.add(&progress.projection_type);
+        report_reader(&self.ingestion, &reader_name(&progress), &progress.cursors).await?;
+        Ok(if left > 0 { Step::More } else { Step::Done })
+    }
+
+    async fn read(&self, loaded: &LoadedProjection, cursors: &[i64], per_shard: i64) -> Result<Vec<StoredEvent>, sqlx::Error> {
+        let above: Vec<(Shard, i64)> = (0..).zip(cursors.iter().copied()).collect();
+        let source = loaded.program.source();
+        let wanted = Wanted { event_types: source.event_types.clone(), prefixes: source.prefixes.clone() };
+        event_store::read(&self.ingestion, &above, per_shard, &wanted).await
+    }
+
+    /// Folds events and writes the rows. `Some`: they were not, and what to do instead.
+    async fn fold(
+        &mut self,
+        connection: &mut PgConnection,
+        loaded: &Arc<LoadedProjection>,
+        progress: &Progress,
+        events: &[StoredEvent],
+    ) -> Result<Option<Step>, BusError> {
+        let target = if progress.beside { Target::Beside } else { Target::Live };
+        let subjects = [Subject {
+            projection_type: progress.projection_type.clone(),
+            program: loaded.program.clone(),
+            applied_through: progress.cursors.clone(),
+        }];
+        let mut working = Working::plan(&subjects, events);
+        let loaded_rows = rows::load(connection, target, &subjects, &working.keys()).await?;
+        working.fold(loaded_rows);
+        if !working.failures.is_empty() {
+            let attempts = self.attempts.entry(progress.projection_type.clone()).or_insert(0);
+            if let Some(delay) = DELAYS.get(*attempts) {
+                *attempts += 1;
+                return Ok(Some(Step::Again(*delay)));
+            }
+            self.attempts.remove(&progress.projection_type);
+            if let Some(step) = give_up(connection, loaded, &working, events).await? {
+                return Ok(Some(step));
+            }
+        }
+        rows::write(connection, target, &subjects, &working.changed()).await?;
+        counter!("cornjacket_handler_caught_up_total").increment(events.len() as u64);
+        Ok(None)
+    }
+
+    /// Folds to the store's head with batches kept out, and switches.
+    async fn hand_over(&mut self, loaded: &Arc<LoadedProjection>) -> Result<Step, BusError> {
+        let mut tx = self.pool.begin().await?;
+        sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *tx).await?;
+        store::lock_group(&mut tx).await?;
+        let Some(mut progress) = store::lock_catching_up(&mut tx, &loaded.spec.projection_type).await? else {
+            return Ok(Step::Done);
+        };
+        let heads = event_store::heads(&self.ingestion).await?;
+        if behind(&heads, &progress.cursors) > 2 * NEAR {
+            return Ok(Step::More);
+        }
+        while behind(&heads, &progress.cursors) > 0 {
+            let events = self.read(loaded, &progress.cursors, PER_SHARD).await?;
+            if events.is_empty() {
+                // What is missing was dropped with its partition.
+                break;
+            }
+            if let Some(step) = self.fold(&mut tx, loaded, &progress, &events).await? {
+                if step == Step::Done {
+                    tx.commit().await?;
+                }
+                return Ok(step);
+            }
+            advance(&mut progress.cursors, &events);
+        }
+        self.switch(&mut tx, loaded, &mut progress).await?;
+        tx.commit().await?;
+        self.attempts.remove(&progress.projection_type);
+        self.changed.add(&progress.projection_type);
+        if !self.reads_on(loaded) {
+            store::forget_reader(&self.ingestion, &reader_name(&progress)).await?;
+        }
+        info!(projection = progress.projection_type, "projection caught up");
+        Ok(Step::Done)
+    }
+
+    async fn switch(
+        &self,
+        connection: &mut PgConnection,
+        loaded: &Arc<LoadedProjection>,
+        progress: &mut Progress,
+    ) -> Result<(), BusError> {
+        if progress.beside {
+            rows::swap(connection, &progress.projection_type).await?;
+        }
+        progress.beside = false;
+        progress.behind = 0;
+        progress.live_hash = Some(loaded.spec.definition_hash());
+        progress.live_spec = Some(sqlx::types::Json(loaded.spec.clone()));
+        progress.applied_through.clone_from(&progress.cursors);
+        if self.reads_on(loaded) {
+            progress.target_hash.clone_from(&progress.live_hash);
+        } else {
+            progress.target_hash = None;
+            "live".clone_into(&mut progress.status);
+        }
+        Ok(store::save(connection, progress, None).await?)
+    }
+}
+
+/// Events that failed for the last time: dead letters, or a halt (`Some`).
+async fn give_up(
+    connection: &mut PgConnection,
+    loaded: &LoadedProjection,
+    working: &Working<'_>,
+    events: &[StoredEvent],
+) -> Result<Option<Step>, BusError> {
+    for failure in &working.failures {
+        let event = &events[failure.event];
+        let cause = failure.error.to_string();
+        if loaded.spec.on_error == OnError::Halt {
+            let message = format!("event {}: {cause}", event.event_id);
+            error!(projection = loaded.spec.projection_type, message, "projection halted");
+            store::halt(connection, &loaded.spec.projection_type, &message).await?;
+            return Ok(Some(Step::Done));
+        }
+        warn!(event_id = %event.event_id, projection = loaded.spec.projection_type, cause, "event cannot be folded: it goes to the dead letters");
+        counter!("cornjacket_handler_dead_letters_total").increment(1);
+        let retries = i32::try_from(DELAYS.len()).unwrap_or(i32::MAX);
+        store::dead_letter(connection, event, &loaded.spec.projection_type, &cause, retries).await?;
+    }
+    Ok(None)
+}
+
+fn advance(cursors: &mut [i64], events: &[StoredEvent]) {
+    for event in events {
+        if let Some(cursor) = usize::try_from(event.shard).ok().and_then(|at| cursors.get_mut(at)) {
+            *cursor = event.position.max(*cursor);
+        }
+    }
+}
+
+fn behind(heads: &[i64], cursors: &[i64]) -> i64 {
+    debug_assert_eq!(heads.len(), SHARDS);
+    heads.iter().zip(cursors).map(|(head, cursor)| (head - cursor).max(0)).sum()
+}
+
+/// The name under which a catch-up keeps partitions from being dropped.
+fn reader_name(progress: &Progress) -> String {
+    format!("projection:{}", progress.projection_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_counts_what_is_above_the_cursors() {
+        let mut heads = vec![0; SHARDS];
+        let mut cursors = vec![0; SHARDS];
+        (heads[3], cursors[3]) = (10, 4);
+        (heads[5], cursors[5]) = (2, 7);
+        assert_eq!(behind(&heads, &cursors), 6);
+    }
+}

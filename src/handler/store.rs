@@ -1,0 +1,196 @@
+//! SQL of the handler: progress of projections, the group's bus, dead letters.
+
+use crds::registration::Projection;
+use serde_json::{Value, json};
+use sqlx::types::Json;
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::bus::GROUP_LOCK;
+use crate::event::{SHARDS, StoredEvent};
+
+/// A row of `projection_progress`.
+#[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
+pub struct Progress {
+    pub projection_type: String,
+    pub live_hash: Option<String>,
+    pub live_spec: Option<Json<Projection>>,
+    pub target_hash: Option<String>,
+    pub status: String,
+    pub beside: bool,
+    pub cursors: Vec<i64>,
+    pub applied_through: Vec<i64>,
+    pub behind: i64,
+    /// Seconds since the row was last written.
+    pub age_seconds: f64,
+}
+
+impl Progress {
+    /// Whether the group's batches feed its rows.
+    pub fn is_fed(&self) -> bool {
+        self.live_spec.is_some() && (self.status == "live" || (self.status == "catching_up" && self.beside))
+    }
+
+    pub fn is_catching_up(&self) -> bool {
+        self.status == "catching_up"
+    }
+}
+
+const COLUMNS: &str = "SELECT projection_type, live_hash, live_spec, target_hash, status, beside, cursors, applied_through,
+       behind, extract(epoch FROM now() - updated_at)::float8 AS age_seconds FROM projection_progress ORDER BY projection_type";
+
+/// All rows. Under the group's lock they do not change until the transaction ends.
+pub async fn progress(connection: &mut PgConnection) -> Result<Vec<Progress>, sqlx::Error> {
+    sqlx::query_as(COLUMNS).fetch_all(connection).await
+}
+
+/// Locks one projection that is catching up, if no other instance works on it; `None` otherwise.
+pub async fn lock_catching_up(
+    connection: &mut PgConnection,
+    projection_type: &str,
+) -> Result<Option<Progress>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT projection_type, live_hash, live_spec, target_hash, status, beside, cursors, applied_through, behind,
+                extract(epoch FROM now() - updated_at)::float8 AS age_seconds
+           FROM projection_progress WHERE projection_type = $1 AND status = 'catching_up' FOR UPDATE SKIP LOCKED",
+    )
+    .bind(projection_type)
+    .fetch_optional(connection)
+    .await
+}
+
+/// Waits until no batch is under way, and keeps new ones out until the transaction ends.
+pub async fn lock_group(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(GROUP_LOCK).execute(connection).await?;
+    Ok(())
+}
+
+/// Writes a row as it is to be.
+pub async fn save(connection: &mut PgConnection, progress: &Progress, message: Option<&str>) -> Result<(), sqlx::Error> {
+    debug_assert_eq!((progress.cursors.len(), progress.applied_through.len()), (SHARDS, SHARDS));
+    sqlx::query(
+        "INSERT INTO projection_progress (projection_type, live_hash, live_spec, target_hash, status, beside, cursors,
+                applied_through, behind, message)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         ON CONFLICT (projection_type) DO UPDATE SET live_hash = EXCLUDED.live_hash, live_spec = EXCLUDED.live_spec,
+                target_hash = EXCLUDED.target_hash, status = EXCLUDED.status, beside = EXCLUDED.beside,
+                cursors = EXCLUDED.cursors, applied_through = EXCLUDED.applied_through, behind = EXCLUDED.behind,
+                message = EXCLUDED.message, updated_at = now()",
+    )
+    .bind(&progress.projection_type)
+    .bind(&progress.live_hash)
+    .bind(&progress.live_spec)
+    .bind(&progress.target_hash)
+    .bind(&progress.status)
+    .bind(progress.beside)
+    .bind(&progress.cursors)
+    .bind(&progress.applied_through)
+    .bind(progress.behind)
+    .bind(message)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Moves the cursors of a projection that is catching up.
+pub async fn move_cursors(
+    connection: &mut PgConnection,
+    projection_type: &str,
+    cursors: &[i64],
+    behind: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE projection_progress SET cursors = $2, behind = $3, updated_at = now() WHERE projection_type = $1",
+    )
+    .bind(projection_type)
+    .bind(cursors)
+    .bind(behind)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Sends every projection that the group feeds through the event store once: what the bus lost, or what another bus
+/// delivered last, is read from there. Rows know their positions, so nothing is folded twice.
+pub async fn detach_all(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query(
+        "UPDATE projection_progress SET status = 'catching_up', beside = false, target_hash = live_hash,
+                cursors = applied_through, updated_at = now()
+          WHERE status = 'live' AND live_hash IS NOT NULL",
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Halts a projection at an event that it cannot fold.
+pub async fn halt(connection: &mut PgConnection, projection_type: &str, message: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE projection_progress SET target_hash = coalesce(target_hash, live_hash), message = $2, updated_at = now(),
+                cursors = CASE WHEN status = 'live' THEN applied_through ELSE cursors END, status = 'halted'
+          WHERE projection_type = $1",
+    )
+    .bind(projection_type)
+    .bind(message)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Records which bus the group reads; returns the one it read before, if any.
+pub async fn choose_bus(connection: &mut PgConnection, group: &str, bus: &str) -> Result<Option<String>, sqlx::Error> {
+    let before = sqlx::query_scalar("SELECT bus FROM consumer_group WHERE consumer_group = $1 FOR UPDATE")
+        .bind(group)
+        .fetch_optional(&mut *connection)
+        .await?;
+    sqlx::query(
+        "INSERT INTO consumer_group (consumer_group, bus) VALUES ($1, $2)
+         ON CONFLICT (consumer_group) DO UPDATE SET bus = EXCLUDED.bus",
+    )
+    .bind(group)
+    .bind(bus)
+    .execute(connection)
+    .await?;
+    Ok(before)
+}
+
+/// Writes an event that a projection could not fold to the dead letters, once.
+pub async fn dead_letter(
+    connection: &mut PgConnection,
+    event: &StoredEvent,
+    projection_type: &str,
+    cause: &str,
+    retries: i32,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO dlq (dlq_id, consumer, event_id, event_payload, error_message, retry_count, subject)
+         VALUES ($1, 'event-handler', $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+    )
+    .bind(Uuid::now_v7())
+    .bind(event.event_id)
+    .bind(envelope(event))
+    .bind(format!("projection {projection_type}: {cause}"))
+    .bind(retries)
+    .bind(projection_type)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn envelope(event: &StoredEvent) -> Value {
+    json!({
+        "event_id": event.event_id,
+        "event_type": event.event_type,
+        "aggregate_id": event.aggregate_id,
+        "timestamp": event.timestamp,
+        "payload": event.payload,
+        "metadata": event.metadata,
+        "ingested_at": event.ingested_at,
+    })
+}
+
+/// Forgets the cursors that kept partitions for a projection's catch-up.
+pub async fn forget_reader(ingestion: &PgPool, reader: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM event_store_reader WHERE reader = $1").bind(reader).execute(ingestion).await?;
+    Ok(())
+}

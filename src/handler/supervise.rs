@@ -1,0 +1,180 @@
+//! Reconciles what is registered with where each projection is, and acknowledges what runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::gauge;
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::plan::{Change, Wanted, decide};
+use super::store::{self, Progress};
+use crate::bus::embedded::store as cursors;
+use crate::bus::wake::Wake;
+use crate::bus::{BusError, EVENT_HANDLER};
+use crate::event::ShardSet;
+use crate::operate::Gate;
+use crate::projection::store::{self as rows, Target};
+use crate::registry::{Acks, Catalog, LoadedProjection};
+use crate::relay::maintenance::report_reader;
+
+/// How often everything is looked at, changed or not.
+const EVERY: Duration = Duration::from_secs(1);
+/// How often rows past their projection's retention are looked for, in rounds.
+const EXPIRE_EVERY: u32 = 60;
+const DEADLINE: Duration = Duration::from_secs(60);
+
+pub(super) struct Supervisor {
+    pub pool: PgPool,
+    pub ingestion: PgPool,
+    pub bus: &'static str,
+    pub catalog: watch::Receiver<Arc<Catalog>>,
+    pub acks: Acks,
+    pub gate: Gate,
+    pub catching_up: Wake,
+}
+
+impl Supervisor {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
+        let mut failing = false;
+        let mut begun = false;
+        let mut rounds: u32 = 0;
+        while !stop.is_cancelled() {
+            let catalog = self.catalog.borrow_and_update().clone();
+            let round = async {
+                if !begun {
+                    self.begin().await?;
+                }
+                self.round(&catalog, rounds % EXPIRE_EVERY == 0).await
+            };
+            match timeout(DEADLINE, round).await.unwrap_or(Err(BusError::Database(sqlx::Error::PoolTimedOut))) {
+                Ok(()) => {
+                    begun = true;
+                    failing = false;
+                    self.gate.open();
+                }
+                Err(error) => {
+                    if !failing {
+                        warn!(%error, "cannot reconcile projections: trying again until it can");
+                    }
+                    failing = true;
+                    self.gate.close("the database of the projections is away");
+                }
+            }
+            rounds = rounds.wrapping_add(1);
+            tokio::select! {
+                changed = self.catalog.changed() => if changed.is_err() { sleep(EVERY).await; },
+                () = sleep(EVERY) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the group's cursors, and sends everything through the event store once if the bus is another than before.
+    async fn begin(&self) -> Result<(), BusError> {
+        cursors::make_cursors(&self.pool, EVENT_HANDLER).await?;
+        let mut tx = self.pool.begin().await?;
+        store::lock_group(&mut tx).await?;
+        let before = store::choose_bus(&mut tx, EVENT_HANDLER, self.bus).await?;
+        if let Some(before) = before.filter(|before| before != self.bus) {
+            info!(before, now = self.bus, "the bus changed: projections catch up from the event store");
+            store::detach_all(&mut tx).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn round(&self, catalog: &Catalog, expire: bool) -> Result<(), BusError> {
+        let progress = self.reconcile(catalog).await?;
+        if progress.iter().any(Progress::is_catching_up) {
+            self.catching_up.hear(ShardSet::ALL);
+        }
+        for row in &progress {
+            if let Some(loaded) = catalog.projections.get(&row.projection_type) {
+                acknowledge(&self.acks, loaded, row);
+            }
+            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+            gauge!("cornjacket_projection_behind", "projection" => row.projection_type.clone()).set(row.behind as f64);
+        }
+        if self.bus == "embedded" {
+            let positions = cursors::cursors(&self.pool, EVENT_HANDLER).await?;
+            report_reader(&self.ingestion, EVENT_HANDLER, &positions).await?;
+        } else {
+            store::forget_reader(&self.ingestion, EVENT_HANDLER).await?;
+        }
+        if expire {
+            self.expire(catalog).await?;
+        }
+        Ok(())
+    }
+
+    /// Applies what [`decide`] says, under the group's lock, if anything is to be changed.
+    async fn reconcile(&self, catalog: &Catalog) -> Result<Vec<Progress>, BusError> {
+        let wanted = wanted(catalog);
+        let mut connection = self.pool.acquire().await?;
+        let progress = store::progress(&mut connection).await?;
+        drop(connection);
+        if changes(&wanted, &progress, &[]).is_empty() {
+            return Ok(progress);
+        }
+        let mut tx = self.pool.begin().await?;
+        store::lock_group(&mut tx).await?;
+        let heads = cursors::heads(&self.ingestion).await?;
+        let progress = store::progress(&mut tx).await?;
+        for change in changes(&wanted, &progress, &heads) {
+            info!(projection = change.to.projection_type, "projection {}", change.what);
+            if change.clear_live {
+                rows::clear(&mut tx, Target::Live, &change.to.projection_type).await?;
+            }
+            if change.clear_beside {
+                rows::clear(&mut tx, Target::Beside, &change.to.projection_type).await?;
+            }
+            store::save(&mut tx, &change.to, None).await?;
+        }
+        let progress = store::progress(&mut tx).await?;
+        tx.commit().await?;
+        Ok(progress)
+    }
+
+    async fn expire(&self, catalog: &Catalog) -> Result<(), BusError> {
+        for (name, loaded) in &catalog.projections {
+            if let Some(seconds) = loaded.spec.retention_seconds {
+                let mut connection = self.pool.acquire().await?;
+                let expired = rows::expire(&mut connection, name, seconds, 10_000).await?;
+                if expired > 0 {
+                    info!(projection = name, expired, "deleted rows past the projection's retention");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wanted(catalog: &Catalog) -> BTreeMap<String, Wanted> {
+    let entry = |(name, loaded): (&String, &Arc<LoadedProjection>)| {
+        (name.clone(), Wanted { spec: loaded.spec.clone(), hash: loaded.spec.definition_hash() })
+    };
+    catalog.projections.iter().map(entry).collect()
+}
+
+fn changes(wanted: &BTreeMap<String, Wanted>, progress: &[Progress], heads: &[i64]) -> Vec<Change> {
+    let is: BTreeMap<&str, &Progress> = progress.iter().map(|row| (row.projection_type.as_str(), row)).collect();
+    let names: BTreeSet<&str> = wanted.keys().map(String::as_str).chain(is.keys().copied()).collect();
+    names.into_iter().filter_map(|name| decide(wanted.get(name), is.get(name).copied(), heads)).collect()
+}
+
+/// A projection runs when its rows are those of the registered definition, and kept up to date.
+fn acknowledge(acks: &Acks, loaded: &LoadedProjection, row: &Progress) {
+    let served = row.live_hash.as_ref() == Some(&loaded.spec.definition_hash());
+    if row.status == "halted" {
+        acks.report(&loaded.key, &loaded.hash, Err("halted: see its message in projection_progress".to_owned()));
+    } else if served {
+        acks.report(&loaded.key, &loaded.hash, Ok(()));
+    }
+}
