@@ -32,7 +32,9 @@ impl fmt::Display for Service {
 pub enum MigrationError {
     #[error("cannot connect to the database of {services}: {source}")]
     Connect { services: String, source: sqlx::Error },
-    #[error("the database is newer than this binary: it has {set} migration {version}, which this release does not know; use the release that applied it, or a newer one")]
+    #[error(
+        "the database is newer than this binary: it has {set} migration {version}, which this release does not know; use the release that applied it, or a newer one"
+    )]
     Newer { set: &'static str, version: i64 },
     #[error("{set} migration {version} was changed after it was applied: this binary does not fit the database")]
     Changed { set: &'static str, version: i64 },

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use crds::language::expression::to_cel;
+use crds::language::expression::{Bindings, to_cel};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -65,7 +65,11 @@ pub enum FoldError {
 
 impl Program {
     /// The key of the row that an event belongs to; `None` where the filter drops it. `event` is its CEL form.
-    pub(super) fn key_of(&self, event: &StoredEvent, cel: &impl Fn() -> cel::Value) -> Result<Option<String>, FoldError> {
+    pub(super) fn key_of(
+        &self,
+        event: &StoredEvent,
+        cel: &impl Fn() -> cel::Value,
+    ) -> Result<Option<String>, FoldError> {
         if let Some(filter) = &self.filter {
             match evaluate("filter", filter.evaluate(&cel(), None))? {
                 Value::Bool(true) => {}
@@ -92,19 +96,18 @@ impl Program {
         if row.is_some_and(|row| row.seen(event.shard) >= event.position) {
             return Ok(Folded::Seen);
         }
-        let newest = row.is_none_or(|row| {
-            (event.timestamp, event.event_id) > (row.last_event_timestamp, row.last_event_id)
-        });
+        let newest =
+            row.is_none_or(|row| (event.timestamp, event.event_id) > (row.last_event_timestamp, row.last_event_id));
         let state = match &self.rule {
             Rule::Latest | Rule::Merge if !newest => return Ok(Folded::Stale),
             Rule::Latest => event.payload.clone(),
             Rule::Merge => merged(row, &event.payload),
             Rule::Fields(fields) => {
                 let before = row.map_or_else(|| Value::Object(Map::new()), |row| row.state.clone());
-                let (before, event) = (to_cel(&before), cel());
+                let bindings = Bindings::new(&cel(), Some(&to_cel(&before)));
                 let mut after = Map::new();
                 for (name, expression) in fields {
-                    let value = evaluate(&format!("fields.{name}"), expression.evaluate(&event, Some(&before)))?;
+                    let value = evaluate(&format!("fields.{name}"), expression.evaluate_in(&bindings))?;
                     after.insert(name.clone(), value);
                 }
                 Value::Object(after)

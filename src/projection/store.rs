@@ -31,16 +31,7 @@ const LOAD_BESIDE: &str = "SELECT k.n, p.aggregate_id, CASE WHEN k.needs THEN p.
   FROM unnest($1::int[], $2::text[], $3::text[], $4::bool[]) AS k (n, type, key, needs)
   JOIN projections_rebuild p ON p.projection_type = k.type AND p.aggregate_id = k.key";
 
-type Loaded = (
-    i32,
-    String,
-    Option<Value>,
-    Uuid,
-    DateTime<Utc>,
-    Shard,
-    i64,
-    Option<Json<BTreeMap<Shard, i64>>>,
-);
+type Loaded = (i32, String, Option<Value>, Uuid, DateTime<Utc>, Shard, i64, Option<Json<BTreeMap<Shard, i64>>>);
 
 /// Reads the rows named. Of projections with a key of their own, of which several shards may feed one row, the whole
 /// projection is locked first until the transaction ends, in the order of their names; other rows are this reader's
@@ -71,7 +62,9 @@ pub async fn load(
     Ok(rows.into_iter().map(into_row).collect())
 }
 
-fn into_row((number, key, state, last_event_id, last_event_timestamp, shard, position, positions): Loaded) -> (RowKey, Row) {
+fn into_row(
+    (number, key, state, last_event_id, last_event_timestamp, shard, position, positions): Loaded,
+) -> (RowKey, Row) {
     let state = state.unwrap_or(Value::Null);
     let positions = positions.map(|p| p.0);
     let row = Row { state, last_event_id, last_event_timestamp, shard, position, positions };

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crds::language::expression::event_value;
+use crds::language::expression::{EventParts, event_value};
 
 use super::fold::{FoldError, Folded, Row};
 use super::program::Program;
@@ -121,15 +121,15 @@ impl<'a> Working<'a> {
 
 fn form(cell: &OnceCell<cel::Value>, event: &StoredEvent) -> cel::Value {
     cell.get_or_init(|| {
-        event_value(
-            &event.event_id.to_string(),
-            &event.event_type,
-            &event.aggregate_id,
-            event.timestamp,
-            event.ingested_at,
-            &event.payload,
-            &event.metadata,
-        )
+        event_value(&EventParts {
+            event_id: &event.event_id.to_string(),
+            event_type: &event.event_type,
+            aggregate_id: &event.aggregate_id,
+            timestamp: event.timestamp,
+            ingested_at: event.ingested_at,
+            payload: &event.payload,
+            metadata: &event.metadata,
+        })
     })
     .clone()
 }

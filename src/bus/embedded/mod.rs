@@ -66,11 +66,7 @@ impl EmbeddedReader {
         }
     }
 
-    pub(super) async fn claim(
-        &mut self,
-        wanted: &Wanted,
-        deferred: &HashSet<Lane>,
-    ) -> Result<Option<Claim>, BusError> {
+    pub(super) async fn claim(&mut self, wanted: &Wanted, deferred: &HashSet<Lane>) -> Result<Option<Claim>, BusError> {
         let deferred: ShardSet = deferred.iter().filter_map(|lane| Shard::try_from(*lane).ok()).collect();
         let asked = self.todo.without(deferred);
         if asked.is_empty() {

@@ -56,15 +56,16 @@ pub(super) async fn move_cursors(
 
 /// A group's positions by shard.
 pub async fn cursors(pool: &PgPool, group: &str) -> Result<Vec<i64>, sqlx::Error> {
-    let rows: Vec<(Shard, i64)> =
-        sqlx::query_as("SELECT shard, position FROM bus_cursor WHERE consumer_group = $1").bind(group).fetch_all(pool).await?;
+    let rows: Vec<(Shard, i64)> = sqlx::query_as("SELECT shard, position FROM bus_cursor WHERE consumer_group = $1")
+        .bind(group)
+        .fetch_all(pool)
+        .await?;
     Ok(by_shard(&rows))
 }
 
 /// The last position given in each shard of the event store.
 pub async fn heads(pool: &PgPool) -> Result<Vec<i64>, sqlx::Error> {
-    let rows: Vec<(Shard, i64)> =
-        sqlx::query_as("SELECT shard, position FROM outbox_shard").fetch_all(pool).await?;
+    let rows: Vec<(Shard, i64)> = sqlx::query_as("SELECT shard, position FROM outbox_shard").fetch_all(pool).await?;
     Ok(by_shard(&rows))
 }
 
@@ -88,17 +89,7 @@ SELECT e.shard, e.position, e.event_id, e.event_type, e.aggregate_id, e.timestam
     ORDER BY s.position LIMIT $3) e
  ORDER BY e.shard, e.position";
 
-type Stored = (
-    Shard,
-    i64,
-    Uuid,
-    String,
-    String,
-    DateTime<Utc>,
-    Option<Value>,
-    Option<Value>,
-    DateTime<Utc>,
-);
+type Stored = (Shard, i64, Uuid, String, String, DateTime<Utc>, Option<Value>, Option<Value>, DateTime<Utc>);
 
 /// Reads events above the positions given, at most `per_shard` of each shard, ordered by shard and position.
 pub async fn read(

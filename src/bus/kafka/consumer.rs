@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use super::KafkaSettings;
 use super::poll::{self, Command, Record};
 use super::store::{self, Place};
-use super::KafkaSettings;
 use crate::bus::reader::{BusError, Claim, Lane, begin};
 
 /// Most messages of one claim.
@@ -106,7 +106,8 @@ impl KafkaReader {
             return Ok(None);
         }
         let mut tx = begin(&self.pool).await?;
-        let names: Vec<(&str, i32)> = partitions.keys().map(|(topic, partition)| (topic.as_ref(), *partition)).collect();
+        let names: Vec<(&str, i32)> =
+            partitions.keys().map(|(topic, partition)| (topic.as_ref(), *partition)).collect();
         let places = store::lock(&mut tx, self.group, &names).await?;
         let mut places: HashMap<(String, i32), Place> =
             places.into_iter().map(|place| ((place.topic.clone(), place.partition), place)).collect();

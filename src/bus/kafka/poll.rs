@@ -52,7 +52,11 @@ pub(super) struct Record {
 pub(super) enum Command {
     Subscribe(Vec<String>),
     /// Read a partition anew from the place in PostgreSQL.
-    Resync { topic: Arc<str>, partition: i32, epoch: u64 },
+    Resync {
+        topic: Arc<str>,
+        partition: i32,
+        epoch: u64,
+    },
     Stop,
 }
 
@@ -191,10 +195,15 @@ fn decode(message: &BorrowedMessage<'_>) -> Option<StoredEvent> {
         std::str::from_utf8(header.value?).ok()?.parse().ok()
     };
     let place = number(header::SHARD).zip(number(header::POSITION));
-    let (shard, position) = place.filter(|(shard, _)| usize::try_from(*shard).is_ok_and(|s| s < SHARDS)).or_else(|| {
-        debug!(topic = message.topic(), offset = message.offset(), "message without shard and position: not of a relay");
-        None
-    })?;
+    let (shard, position) =
+        place.filter(|(shard, _)| usize::try_from(*shard).is_ok_and(|s| s < SHARDS)).or_else(|| {
+            debug!(
+                topic = message.topic(),
+                offset = message.offset(),
+                "message without shard and position: not of a relay"
+            );
+            None
+        })?;
     match serde_json::from_slice::<Wire>(message.payload().unwrap_or_default()) {
         Ok(wire) => Some(StoredEvent {
             shard: i16::try_from(shard).ok()?,
@@ -226,8 +235,7 @@ pub(super) fn start(settings: &KafkaSettings, group: &'static str, pool: PgPool)
         positions: Mutex::new(HashMap::new()),
         gaps: Mutex::new(Vec::new()),
     };
-    let consumer: BaseConsumer<Context> =
-        BaseConsumer::from_config_and_context(&settings.consumer(group), context)?;
+    let consumer: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&settings.consumer(group), context)?;
     let (command_end, commands) = channel();
     let (records, record_end) = mpsc::channel(CHUNKS);
     std::thread::Builder::new()

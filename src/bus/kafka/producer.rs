@@ -78,7 +78,13 @@ impl Producer {
         batch.take()
     }
 
-    async fn hand_over(&self, message: &Message, batch: &Arc<Batch>, at: usize, begun: Instant) -> Result<(), KafkaError> {
+    async fn hand_over(
+        &self,
+        message: &Message,
+        batch: &Arc<Batch>,
+        at: usize,
+        begun: Instant,
+    ) -> Result<(), KafkaError> {
         let (shard, position) = (message.shard.to_string(), message.position.to_string());
         let headers = |pairs: &[(&str, Option<&str>)]| {
             pairs.iter().fold(OwnedHeaders::new(), |headers, (key, value)| match value {
@@ -100,7 +106,9 @@ impl Producer {
         loop {
             match self.inner.send(record) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if begun.elapsed() < DEADLINE => {
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if begun.elapsed() < DEADLINE =>
+                {
                     record = back;
                     sleep(Duration::from_millis(2)).await;
                 }
@@ -120,7 +128,9 @@ impl Drop for Producer {
 
 fn unsent(error: &KafkaError) -> Delivery {
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => Delivery::TooLarge(error.to_string()),
+        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
+            Delivery::TooLarge(error.to_string())
+        }
         _ => Delivery::Unconfirmed(error.to_string()),
     }
 }

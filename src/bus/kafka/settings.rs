@@ -106,8 +106,8 @@ mod tests {
 
     #[test]
     fn tls_and_sasl_pass_through_but_not_what_exactly_once_stands_on() {
-        let properties =
-            ["security.protocol=SASL_SSL", "sasl.password = a=b", "acks=0", "enable.auto.commit=true"].map(str::to_owned);
+        let properties = ["security.protocol=SASL_SSL", "sasl.password = a=b", "acks=0", "enable.auto.commit=true"]
+            .map(str::to_owned);
         let settings = KafkaSettings::new("broker:9092", &properties).expect("well-formed");
         assert_eq!(settings.producer(5000).get("security.protocol"), Some("SASL_SSL"));
         assert_eq!(settings.producer(5000).get("sasl.password"), Some("a=b"));
