@@ -8,6 +8,7 @@ pub mod condition;
 pub mod definition;
 pub mod event_type;
 pub mod language;
+pub mod manifest;
 pub mod projection;
 pub mod reason;
 pub mod registration;
