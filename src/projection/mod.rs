@@ -10,6 +10,8 @@
 mod fold;
 mod program;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod working;
 
 pub use fold::{FoldError, Folded, Row};

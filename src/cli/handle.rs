@@ -1,0 +1,70 @@
+//! `cornjacket handle`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+use secrecy::SecretString;
+
+use super::process::{BusArgs, DEFAULT_URL, LogArgs, PollArgs, Process, ServeArgs, prepare, url};
+use crate::bus::wake::Wake;
+use crate::database::{self, Urls};
+use crate::handler::Handler;
+use crate::lifecycle::Stage;
+use crate::registry::{self, Role};
+
+#[derive(Args)]
+pub struct HandleArgs {
+    /// Database of the projections
+    #[arg(long, env = "EVENTHANDLER_DATABASE_URL", value_parser = url, default_value = DEFAULT_URL, hide_env_values = true)]
+    eventhandler_database_url: SecretString,
+    /// Database of the event store, which is read on the embedded bus and for rebuilds
+    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = url, default_value = DEFAULT_URL, hide_env_values = true)]
+    ingestion_database_url: SecretString,
+    /// Port of /healthz, /readyz, /health and /metrics
+    #[arg(long, env = "CORNJACKET_HANDLER_PORT", default_value_t = 8084)]
+    port: u16,
+    #[command(flatten)]
+    bus: BusArgs,
+    #[command(flatten)]
+    poll: PollArgs,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+pub async fn run(args: HandleArgs, logs: &LogArgs) -> anyhow::Result<()> {
+    let process = Process::begin(logs)?;
+    let bus = args.bus.choice()?;
+    let urls = Urls {
+        ingestion: args.ingestion_database_url,
+        eventhandler: args.eventhandler_database_url.clone(),
+        query: args.eventhandler_database_url,
+    };
+    prepare(urls.distinct(), args.serve.no_migrate).await?;
+    let pool = database::pool(&urls.eventhandler, "handler", 8)?;
+    let registry = registry::start(
+        registry::Settings {
+            pool: pool.clone(),
+            namespace: args.serve.namespace,
+            roles: vec![Role::Handle],
+            instance: process.instance,
+        },
+        &process.lifecycle,
+        process.readiness.gate("registrations", "loading"),
+    );
+    let handler = Handler {
+        pool,
+        ingestion: database::pool(&urls.ingestion, "handler", 4)?,
+        instance: process.instance,
+        bus,
+        poll: args.poll.poll(),
+        event_store: Wake::default(),
+        catalog: registry.catalog,
+        acks: registry.acks,
+        gate: process.readiness.gate("projections", "reconciling"),
+    };
+    handler.start(&process.lifecycle)?;
+    let routes = crate::operate::http::routes(process.operations("handler"));
+    process.serve(Stage::Serve, "handler", SocketAddr::new(args.serve.bind, args.port), routes).await?;
+    process.run(Duration::from_secs(args.serve.drain_seconds)).await
+}

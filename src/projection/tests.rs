@@ -1,0 +1,185 @@
+//! Folding, without a database.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use crds::registration::{Fold, OnError, Projection, Rebuild, Source, StartFrom};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::working::RowKey;
+use super::{Program, Row, Subject, Working};
+use crate::event::{SHARDS, StoredEvent, shard_of};
+
+fn spec(fold: Fold) -> Projection {
+    Projection {
+        projection_type: "p".to_owned(),
+        source: Source { event_types: vec![], prefixes: vec!["t.".to_owned()] },
+        filter: None,
+        key: None,
+        fold,
+        start_from: StartFrom::Earliest,
+        on_error: OnError::DeadLetter,
+        rebuild: Rebuild::BlueGreen,
+        retention_seconds: None,
+        indexes: vec![],
+        reads_event_store: false,
+    }
+}
+
+fn sum() -> Projection {
+    let fields = [("n", "(has(state.n) ? state.n : 0) + 1"), ("sum", "(has(state.sum) ? state.sum : 0) + event.payload.v")];
+    spec(Fold::Fields(fields.map(|(name, text)| (name.to_owned(), text.to_owned())).into()))
+}
+
+fn subjects(spec: &Projection) -> [Subject; 1] {
+    [Subject {
+        projection_type: spec.projection_type.clone(),
+        program: Arc::new(Program::compile(spec).expect("compiles")),
+        applied_through: vec![0; SHARDS],
+    }]
+}
+
+fn event(aggregate: &str, position: i64, seconds: i64, payload: Value) -> StoredEvent {
+    let at = DateTime::<Utc>::from_timestamp(1_700_000_000 + seconds, 0).expect("a time");
+    StoredEvent {
+        shard: shard_of(aggregate),
+        position,
+        event_id: Uuid::from_u128(position.unsigned_abs().into()),
+        event_type: "t.x".to_owned(),
+        aggregate_id: aggregate.to_owned(),
+        timestamp: at,
+        payload,
+        metadata: json!({}),
+        ingested_at: at,
+    }
+}
+
+/// Folds events in batches of the size given, each batch into what the ones before left.
+fn fold(subjects: &[Subject], events: &[StoredEvent], batch: usize) -> HashMap<RowKey, Row> {
+    let mut rows = HashMap::new();
+    for events in events.chunks(batch) {
+        let mut working = Working::plan(subjects, events);
+        working.fold(rows.clone());
+        assert!(working.failures.is_empty(), "{:?}", working.failures);
+        for (key, row) in working.changed() {
+            rows.insert(key.clone(), row.clone());
+        }
+    }
+    rows
+}
+
+fn states(rows: &HashMap<RowKey, Row>) -> BTreeMap<String, Value> {
+    rows.iter().map(|(key, row)| (key.1.clone(), row.state.clone())).collect()
+}
+
+#[test]
+fn latest_keeps_the_newest_by_time_not_by_arrival() {
+    let subjects = subjects(&spec(Fold::Latest));
+    let events = [event("a", 1, 10, json!(1)), event("a", 2, 5, json!(2)), event("a", 3, 11, json!(3)), event("a", 4, 11, json!(4))];
+    let mut working = Working::plan(&subjects, &events);
+    working.fold(HashMap::new());
+    assert_eq!(working.tally.stale, 1);
+    assert_eq!(working.changed()[0].1.state, json!(4), "of one time, the higher event id is newer");
+}
+
+#[test]
+fn merge_follows_rfc_7396() {
+    let subjects = subjects(&spec(Fold::Merge));
+    let events = [event("a", 1, 1, json!({"x": 1, "y": {"z": 2}})), event("a", 2, 2, json!({"x": null, "y": {"w": 3}}))];
+    assert_eq!(states(&fold(&subjects, &events, 10))["a"], json!({"y": {"z": 2, "w": 3}}));
+}
+
+#[test]
+fn fields_fold_each_event_once_however_often_it_is_read() {
+    let subjects = subjects(&sum());
+    let events = [event("a", 1, 1, json!({"v": 5})), event("a", 2, 0, json!({"v": 7}))];
+    let once = fold(&subjects, &events, 1);
+    assert_eq!(states(&once)["a"], json!({"n": 2, "sum": 12}));
+    let mut again = Working::plan(&subjects, &events);
+    again.fold(once);
+    assert!(again.changed().is_empty());
+    assert_eq!(again.tally.seen, 2);
+}
+
+#[test]
+fn filter_and_key_decide_the_row() {
+    let mut spec = sum();
+    spec.filter = Some("event.payload.v > 0".to_owned());
+    spec.key = Some("event.payload.room".to_owned());
+    let subjects = subjects(&spec);
+    let events = [
+        event("a", 1, 1, json!({"v": 1, "room": "r"})),
+        event("b", 1, 2, json!({"v": 2, "room": "r"})),
+        event("b", 2, 3, json!({"v": -1, "room": "r"})),
+    ];
+    let rows = fold(&subjects, &events, 2);
+    assert_eq!(states(&rows)["r"], json!({"n": 2, "sum": 3}));
+    let positions = rows.values().next().and_then(|row| row.positions.clone()).expect("several shards");
+    assert_eq!(positions, BTreeMap::from([(shard_of("a"), 1), (shard_of("b"), 1)]));
+}
+
+#[test]
+fn what_is_applied_through_another_path_is_not_folded() {
+    let mut subjects = subjects(&sum());
+    subjects[0].applied_through[usize::try_from(shard_of("a")).expect("small")] = 1;
+    let events = [event("a", 1, 1, json!({"v": 5})), event("a", 2, 2, json!({"v": 7}))];
+    assert_eq!(states(&fold(&subjects, &events, 10))["a"], json!({"n": 1, "sum": 7}));
+}
+
+#[test]
+fn a_failing_event_leaves_its_row_and_its_neighbours_alone() {
+    let subjects = subjects(&sum());
+    let events = [event("a", 1, 1, json!({"v": 5})), event("a", 2, 2, json!({"v": "x"})), event("a", 3, 3, json!({"v": 1}))];
+    let mut working = Working::plan(&subjects, &events);
+    working.fold(HashMap::new());
+    assert_eq!(working.failures.len(), 1);
+    assert!(working.failures[0].error.to_string().starts_with("fields.sum: "), "{}", working.failures[0].error);
+    assert_eq!(working.changed()[0].1.state, json!({"n": 2, "sum": 6}));
+}
+
+#[test]
+fn a_state_that_cannot_be_stored_is_a_failure() {
+    let fields = BTreeMap::from([("s".to_owned(), r#""a\u0000b""#.to_owned())]);
+    let subjects = subjects(&spec(Fold::Fields(fields)));
+    let events = [event("a", 1, 1, json!({}))];
+    let mut working = Working::plan(&subjects, &events);
+    working.fold(HashMap::new());
+    assert_eq!(working.failures.len(), 1);
+    assert!(working.failures[0].error.to_string().contains("\\u0000"));
+}
+
+fn any_fold() -> impl Strategy<Value = Projection> {
+    prop_oneof![Just(spec(Fold::Latest)), Just(spec(Fold::Merge)), Just(sum())]
+}
+
+proptest! {
+    /// Incremental folding in batches of any size, with any part read twice, equals one fold of all events.
+    #[test]
+    fn fold_equals_rebuild(
+        spec in any_fold(),
+        raw in prop::collection::vec((0..4_u8, -20..20_i64, -100..100_i64), 1..60),
+        batch in 1..20_usize,
+        from in 0..60_usize,
+    ) {
+        let mut positions: HashMap<i16, i64> = HashMap::new();
+        let events: Vec<StoredEvent> = raw
+            .into_iter()
+            .map(|(aggregate, seconds, v)| {
+                let aggregate = format!("aggregate-{aggregate}");
+                let position = positions.entry(shard_of(&aggregate)).or_insert(0);
+                *position += 1;
+                event(&aggregate, *position, seconds, json!({"v": v}))
+            })
+            .collect();
+        let subjects = subjects(&spec);
+        let rebuilt = fold(&subjects, &events, events.len());
+        let incremental = fold(&subjects, &events, batch);
+        prop_assert_eq!(&incremental, &rebuilt);
+        let mut again = Working::plan(&subjects, &events[from.min(events.len() - 1)..]);
+        again.fold(rebuilt);
+        prop_assert!(again.changed().is_empty());
+    }
+}
