@@ -62,4 +62,6 @@ fn finish(schema: &mut Value, name: &str) {
 }
 
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod tests;
