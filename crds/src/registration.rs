@@ -96,12 +96,17 @@ impl Compiled {
     /// SHA-256 (hex) of the compiled form. Object keys are sorted by serde_json, so equal forms have equal hashes.
     pub fn hash(&self) -> String {
         let text = serde_json::to_value(self).map(|v| v.to_string()).unwrap_or_default();
-        Sha256::digest(text.as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        sha256(&text)
     }
+}
+
+/// SHA-256 of a text, as 64 hexadecimal digits.
+pub fn sha256(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// A registered event type.

@@ -61,8 +61,14 @@ CREATE TABLE resource_status (
     name       varchar(253) NOT NULL,
     -- The status document as it would stand under `.status` in Kubernetes.
     status     jsonb        NOT NULL,
-    -- Where the resource was read from (file and line).
+    -- Where the resource was read from: a path within the directory, and the line.
     origin     text         NOT NULL,
+    -- Rises whenever the text of the spec changes, as metadata.generation does in a cluster.
+    generation bigint       NOT NULL,
+    -- SHA-256 (hex) of that text, to notice a change across restarts.
+    spec_hash  char(64)     NOT NULL,
+    -- When the resource was first seen.
+    created_at timestamptz  NOT NULL DEFAULT now(),
     updated_at timestamptz  NOT NULL DEFAULT now(),
     PRIMARY KEY (namespace, kind, name)
 );

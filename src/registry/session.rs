@@ -1,0 +1,199 @@
+//! The task that keeps the catalog current: one session as long as the database answers, then another.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::acks::Acks;
+use super::catalog::Catalog;
+use super::load::{Loaded, Verdict};
+use super::{RegistryError, Settings, store};
+use crate::operate::Gate;
+
+/// Between two heartbeats, and between two looks at the table where no notification came.
+const BEAT: Duration = Duration::from_secs(5);
+/// Longest wait for one statement.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Longest goodbye at shutdown: a heartbeat that stops is noticed anyway.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// First and longest wait before a new session.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+struct Keeper {
+    settings: Settings,
+    publish: watch::Sender<Arc<Catalog>>,
+    acks: Acks,
+    gate: Gate,
+    host: String,
+    loaded: Loaded,
+    seen: Option<store::Fingerprint>,
+    /// Failed sessions in a row.
+    failures: u32,
+}
+
+/// Runs until stopped, whatever the database does.
+pub(super) async fn run(
+    settings: Settings,
+    publish: watch::Sender<Arc<Catalog>>,
+    acks: Acks,
+    gate: Gate,
+    stop: CancellationToken,
+) -> Result<(), Infallible> {
+    let (host, loaded) = (host(), Loaded::default());
+    let mut keeper = Keeper { settings, publish, acks, gate, host, loaded, seen: None, failures: 0 };
+    while let Some(Err(error)) = stop.run_until_cancelled(keeper.session()).await {
+        let wait = RETRY.1.min(RETRY.0 * 2_u32.saturating_pow(keeper.failures.min(10)));
+        keeper.failures += 1;
+        warn!(%error, retry_in_ms = wait.as_millis(), "registrations: the last catalog stays in use");
+        metrics::counter!("cornjacket_registry_failures_total").increment(1);
+        if stop.run_until_cancelled(sleep(wait)).await.is_none() {
+            break;
+        }
+    }
+    keeper.leave().await;
+    Ok(())
+}
+
+impl Keeper {
+    /// One connection for notifications, for as long as it lives.
+    async fn session(&mut self) -> Result<Infallible, RegistryError> {
+        let replica = answer(store::is_replica(&self.settings.pool), RegistryError::Read).await?;
+        let mut listener = if replica { None } else { Some(answer(self.listen(), RegistryError::Listen).await?) };
+        self.acks.rewrite();
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let acks = self.acks.clone();
+            tokio::select! {
+                // The heartbeat's row must be there before an acknowledgement refers to it.
+                biased;
+                _ = beat.tick() => {
+                    if !replica {
+                        self.beat().await?;
+                    }
+                    self.reload(replica).await?;
+                }
+                heard = heard(listener.as_mut()) => {
+                    heard?;
+                    self.reload(replica).await?;
+                }
+                () = acks.changed() => {}
+            }
+            if !replica {
+                self.acknowledge().await?;
+            }
+            self.failures = 0;
+        }
+    }
+
+    /// A connection of its own, so that it takes none of the role's.
+    async fn listen(&self) -> Result<PgListener, sqlx::Error> {
+        let options = self.settings.pool.connect_options().as_ref().clone();
+        let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(ANSWER).connect_lazy_with(options);
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.eager_reconnect(false);
+        listener.listen(store::REGISTRATION_CHANNEL).await?;
+        Ok(listener)
+    }
+
+    async fn beat(&self) -> Result<(), RegistryError> {
+        let Settings { pool, instance, roles, .. } = &self.settings;
+        let made = answer(store::heartbeat(pool, *instance, roles, &self.host), RegistryError::Heartbeat).await?;
+        if made {
+            self.acks.rewrite();
+        }
+        let swept = answer(store::sweep(pool), RegistryError::Heartbeat).await?;
+        if swept > 0 {
+            info!(swept, "removed instances that were silent for ten minutes");
+        }
+        Ok(())
+    }
+
+    /// Reads what is registered and, where it changed, loads and publishes it.
+    async fn reload(&mut self, replica: bool) -> Result<(), RegistryError> {
+        let Settings { pool, namespace, instance, .. } = &self.settings;
+        let fingerprint = answer(store::fingerprint(pool, namespace), RegistryError::Read).await?;
+        if self.seen.as_ref() == Some(&fingerprint) {
+            return Ok(());
+        }
+        let rows = answer(store::registrations(pool, namespace), RegistryError::Read).await?;
+        let (next, verdicts) = self.loaded.next(&rows);
+        self.report(&verdicts);
+        if self.seen.is_none() || !next.same_as(&self.loaded) {
+            self.publish.send_replace(Arc::new(next.catalog()));
+        }
+        self.loaded = next;
+        self.gate.open();
+        if !replica {
+            answer(store::forget_removed(pool, *instance), RegistryError::Acknowledge).await?;
+        }
+        // Only now: what failed half-way is done again.
+        self.seen = Some(fingerprint);
+        Ok(())
+    }
+
+    fn report(&self, verdicts: &[Verdict]) {
+        for verdict in verdicts.iter().filter(|v| self.settings.concerns(v.key.kind)) {
+            if let Err(error) = &verdict.outcome {
+                warn!(resource = %verdict.key, hash = verdict.hash, error, "registration not loaded");
+            }
+        }
+        info!(registrations = verdicts.len(), "registrations loaded");
+        self.acks.loaded(&self.settings.roles, verdicts);
+    }
+
+    async fn acknowledge(&self) -> Result<(), RegistryError> {
+        let acks = self.acks.unwritten();
+        if acks.is_empty() {
+            return Ok(());
+        }
+        let Settings { pool, instance, namespace, .. } = &self.settings;
+        answer(store::acknowledge(pool, *instance, namespace, &acks), RegistryError::Acknowledge).await?;
+        self.acks.written(&acks);
+        Ok(())
+    }
+
+    async fn leave(&self) {
+        let Settings { pool, instance, roles, .. } = &self.settings;
+        match timeout(GOODBYE, store::leave(pool, *instance, roles)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => info!(%error, "left without a goodbye: the heartbeat will run out"),
+            Err(_) => info!("left without a goodbye: the heartbeat will run out"),
+        }
+    }
+}
+
+/// Waits for a notification and takes those behind it along; on a replica there are none.
+async fn heard(listener: Option<&mut PgListener>) -> Result<(), RegistryError> {
+    let Some(listener) = listener else { return std::future::pending().await };
+    match listener.try_recv().await {
+        Ok(Some(_)) => {
+            while listener.next_buffered().is_some() {}
+            Ok(())
+        }
+        Ok(None) => Err(RegistryError::ConnectionLost),
+        Err(e) => Err(RegistryError::Listen(e)),
+    }
+}
+
+/// A statement, with a deadline.
+async fn answer<T>(
+    statement: impl Future<Output = Result<T, sqlx::Error>>,
+    failed: fn(sqlx::Error) -> RegistryError,
+) -> Result<T, RegistryError> {
+    timeout(ANSWER, statement).await.map_err(|_| RegistryError::Silent(ANSWER))?.map_err(failed)
+}
+
+/// Host name and process id, for people.
+fn host() -> String {
+    let name = std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/etc/hostname"));
+    let name = name.map(|n| n.trim().to_owned()).unwrap_or_else(|_| "localhost".to_owned());
+    format!("{} (pid {})", name.chars().take(200).collect::<String>(), std::process::id())
+}
