@@ -5,4 +5,10 @@
 #[allow(dead_code, unused_imports, reason = "a box of tools: each is there for the tests to come as well")]
 mod harness;
 mod harness_works;
+mod ingest_events;
+mod ingest_idempotency;
+mod ingest_outages;
+mod ingest_refusals;
+mod ingest_storable;
+mod ingest_world;
 mod private_postgres;

@@ -1,0 +1,274 @@
+//! `POST /api/v1/events/batch`: many events, an answer for each.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{RETRY_AFTER, WARNING};
+use axum::http::{HeaderValue, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::event::{NewEvent, SCHEMA_WARNING};
+use super::problem::Problem;
+use super::receive::{Form, Received, receive};
+use crate::ingest::accept::{Admitted, Circumstances, GivenKey, admit};
+use crate::ingest::json::Elements;
+use crate::ingest::refusal::{FieldError, Reason, Refusal};
+use crate::ingest::{Ingest, Instruments, cloudevents, envelope};
+use crate::outbox::Outcome;
+
+/// Other tasks get their turn after this many events.
+const EVENTS_A_TURN: usize = 64;
+
+/// How a batch is to be stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Options {
+    /// All events are stored, or none. Default false: each for itself.
+    #[param(default = false)]
+    atomic: bool,
+}
+
+impl Options {
+    /// From the query of a URL. Other parameters are ignored.
+    pub fn read(query: Option<&str>) -> Result<Self, Refusal> {
+        let mut parameters = query.unwrap_or_default().split('&').filter_map(|p| p.split_once('='));
+        match parameters.rfind(|(name, _)| *name == "atomic") {
+            None | Some((_, "false")) => Ok(Self { atomic: false }),
+            Some((_, "true")) => Ok(Self { atomic: true }),
+            Some((_, other)) => {
+                Err(Refusal::new(Reason::Invalid, FieldError::new("atomic", "type", other, "must be true or false")))
+            }
+        }
+    }
+}
+
+/// What became of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BatchAnswer {
+    pub accepted: usize,
+    pub refused: usize,
+    /// Why, where nothing was accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// One for each event, in their order.
+    pub results: Vec<ItemAnswer>,
+}
+
+/// What became of one event of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ItemAnswer {
+    /// From 0.
+    pub index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<Uuid>,
+    /// `accepted` or `refused`.
+    pub status: &'static str,
+    /// The status code that the event alone would have been answered with.
+    pub code: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<FieldError>,
+}
+
+/// Store many events
+///
+/// A JSON array, NDJSON (`application/x-ndjson`) or a CloudEvents batch (`application/cloudevents-batch+json`); at
+/// most 1 000 events and 5 MiB. With an `Idempotency-Key`, each event is stored once under the key and its index.
+#[utoipa::path(
+    post, path = "/api/v1/events/batch", tag = "ingest", request_body = Vec<NewEvent>,
+    params(Options, ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
+    responses(
+        (status = 202, description = "all are stored", body = BatchAnswer),
+        (status = 207, description = "some are stored", body = BatchAnswer),
+        (status = 400, description = "none is stored, or the batch cannot be read", body = BatchAnswer),
+        (status = 413, description = "too many bytes or events", body = Problem),
+        (status = 429, description = "none is stored: the queue is full; see Retry-After", body = BatchAnswer),
+        (status = 503, description = "none is stored: the database is away; see Retry-After", body = BatchAnswer),
+    )
+)]
+pub async fn post(State(ingest): State<Arc<Ingest>>, request: Request<Body>) -> Response {
+    let started = Instant::now();
+    let limits = &ingest.limits;
+    let options = match Options::read(request.uri().query()) {
+        Ok(options) => options,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let forms = [Form::Json, Form::Lines, Form::CloudEvents];
+    let answered = match receive(request, limits, |_| limits.batch_bytes, &forms).await {
+        Ok(received) => store(&ingest, &received, options).await,
+        Err(refusal) => Err(refusal),
+    };
+    ingest.instruments.ack_seconds.record(started.elapsed());
+    answered.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// Stores the events of a request and answers for each.
+pub(super) async fn store(ingest: &Ingest, received: &Received, options: Options) -> Result<Response, Refusal> {
+    let texts = texts(received, ingest.limits.batch_events)?;
+    ingest.instruments.batch_events.record(u32::try_from(texts.len()).unwrap_or(u32::MAX));
+    let key = received.idempotency_key()?;
+    let mut items: Vec<Result<Admitted, Refusal>> = Vec::with_capacity(texts.len());
+    for (index, text) in texts.into_iter().enumerate() {
+        if index % EVENTS_A_TURN == EVENTS_A_TURN - 1 {
+            tokio::task::yield_now().await;
+        }
+        items.push(admitted(
+            ingest,
+            received,
+            text,
+            key.map_or(GivenKey::OfEvent, |k| GivenKey::HeaderOfBatch(k, index)),
+        ));
+    }
+    let results = if options.atomic { all_or_nothing(ingest, items).await } else { each(ingest, items).await };
+    Ok(answer(results))
+}
+
+/// The texts of the single events.
+fn texts(received: &Received, max: usize) -> Result<Vec<&str>, Refusal> {
+    let text = received.text()?;
+    let texts = match received.form {
+        Form::Lines => text.lines().map(str::trim).filter(|line| !line.is_empty()).take(max + 1).collect(),
+        _ => Elements::parse(text)?.texts,
+    };
+    if texts.len() > max {
+        let message = format!("must hold at most {max} events");
+        let shown = format!("{} or more", texts.len());
+        return Err(Refusal::new(Reason::TooLarge, FieldError::new("", "max-events", &shown, message)));
+    }
+    Ok(texts)
+}
+
+fn admitted(ingest: &Ingest, received: &Received, text: &str, key: GivenKey<'_>) -> Result<Admitted, Refusal> {
+    let max = ingest.limits.event_bytes;
+    if text.len() > max {
+        let error = FieldError::new(
+            "",
+            "max-bytes",
+            &format!("{} bytes", text.len()),
+            format!("must have at most {max} bytes"),
+        );
+        return Err(Refusal::new(Reason::TooLarge, error));
+    }
+    let candidate = match received.form {
+        Form::CloudEvents => cloudevents::structured(text)?,
+        _ => envelope::read(text)?,
+    };
+    let now = ingest.clock.now();
+    let event_id = ingest.ids.next(now);
+    let known = Circumstances { event_id, now, key, traceparent: received.traceparent(), transport: "http" };
+    admit(&candidate, &ingest.catalog(), ingest.rules, known)
+}
+
+type Stored = (Result<Uuid, Refusal>, Vec<FieldError>);
+
+/// Each event for itself.
+async fn each(ingest: &Ingest, items: Vec<Result<Admitted, Refusal>>) -> Vec<Stored> {
+    let mut entries = Vec::with_capacity(items.len());
+    let mut results: Vec<Option<Stored>> = Vec::with_capacity(items.len());
+    let mut waiting = Vec::with_capacity(items.len());
+    for item in items {
+        match item {
+            Ok(admitted) => {
+                entries.push(admitted.entry);
+                waiting.push(admitted.warnings);
+                results.push(None);
+            }
+            Err(refusal) => results.push(Some((Err(refusal), Vec::new()))),
+        }
+    }
+    let outcomes = if entries.is_empty() { Vec::new() } else { ingest.outbox.accept(entries).await };
+    let mut stored = outcomes.into_iter().zip(waiting).map(|(outcome, warnings)| (ingest.counted(outcome), warnings));
+    let missing = || (Err(Refusal { reason: Reason::Unavailable, errors: Vec::new() }), Vec::new());
+    results.into_iter().map(|result| result.or_else(|| stored.next()).unwrap_or_else(missing)).collect()
+}
+
+/// All events, or none.
+async fn all_or_nothing(ingest: &Ingest, items: Vec<Result<Admitted, Refusal>>) -> Vec<Stored> {
+    if items.iter().any(Result::is_err) {
+        let with_batch = || Refusal::from(crate::outbox::RefusedBy::WithBatch);
+        return items.into_iter().map(|item| (Err(item.err().unwrap_or_else(with_batch)), Vec::new())).collect();
+    }
+    let (entries, warnings): (Vec<_>, Vec<_>) = items.into_iter().flatten().map(|a| (a.entry, a.warnings)).unzip();
+    let outcomes = ingest.outbox.accept_all_or_nothing(entries).await;
+    outcomes.into_iter().zip(warnings).map(|(outcome, warnings)| (ingest.counted(outcome), warnings)).collect()
+}
+
+impl Ingest {
+    fn counted(&self, outcome: Outcome) -> Result<Uuid, Refusal> {
+        let accepted = outcome?;
+        self.count(accepted);
+        Ok(accepted.event_id)
+    }
+
+    /// Counts an accepted event.
+    pub(super) fn count(&self, accepted: crate::outbox::Accepted) {
+        let counter = if accepted.repeated { &self.instruments.repeated } else { &self.instruments.accepted };
+        counter.increment(1);
+    }
+}
+
+fn answer(results: Vec<Stored>) -> Response {
+    let total = results.len();
+    let accepted = results.iter().filter(|(result, _)| result.is_ok()).count();
+    let first = results.iter().filter_map(|(result, _)| result.as_ref().err()).find(|r| r.reason != Reason::WithBatch);
+    let cause = first.filter(|_| accepted == 0).map(|refusal| (refusal.reason, refusal.detail()));
+    let warns = results.iter().any(|(_, warnings)| !warnings.is_empty());
+    let status = match &cause {
+        Some((reason, _)) => StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        None if accepted == total => StatusCode::ACCEPTED,
+        None => StatusCode::MULTI_STATUS,
+    };
+    let retry_after = cause.as_ref().and_then(|(reason, _)| reason.retry_after());
+    let results =
+        results.into_iter().enumerate().map(|(index, (result, warnings))| item(index, result, warnings)).collect();
+    let body = BatchAnswer { accepted, refused: total - accepted, error: cause.map(|(_, detail)| detail), results };
+    let mut response = (status, Json(body)).into_response();
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if warns {
+        response.headers_mut().insert(WARNING, HeaderValue::from_static(SCHEMA_WARNING));
+    }
+    response
+}
+
+fn item(index: usize, result: Result<Uuid, Refusal>, warnings: Vec<FieldError>) -> ItemAnswer {
+    match result {
+        Ok(event_id) => ItemAnswer {
+            index,
+            event_id: Some(event_id),
+            status: "accepted",
+            code: 202,
+            error: None,
+            errors: Vec::new(),
+            warnings,
+        },
+        Err(refusal) => {
+            Instruments::refused(refusal.reason, 1);
+            let (error, code) = (Some(refusal.detail()), refusal.reason.status());
+            ItemAnswer { index, event_id: None, status: "refused", code, error, errors: refusal.errors, warnings }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_or_refused_by_name() {
+        assert_eq!(Options::read(None).ok(), Some(Options { atomic: false }));
+        assert_eq!(Options::read(Some("x=1&atomic=true")).ok(), Some(Options { atomic: true }));
+        let refusal = Options::read(Some("atomic=maybe")).expect_err("refused");
+        assert_eq!(refusal.errors[0].value, "maybe");
+    }
+}
