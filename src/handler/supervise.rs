@@ -25,6 +25,8 @@ use crate::relay::maintenance::report_reader;
 
 /// How often everything is looked at, changed or not.
 const EVERY: Duration = Duration::from_secs(1);
+/// How often the group's positions are reported, in rounds.
+const REPORT_EVERY: u32 = 10;
 /// How often rows past their projection's retention are looked for, in rounds.
 const EXPIRE_EVERY: u32 = 60;
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -44,13 +46,21 @@ impl Supervisor {
         let mut failing = false;
         let mut begun = false;
         let mut rounds: u32 = 0;
+        let mut reported = Vec::new();
         while !stop.is_cancelled() {
             let catalog = self.catalog.borrow_and_update().clone();
             let round = async {
                 if !begun {
                     self.begin().await?;
                 }
-                self.round(&catalog, rounds % EXPIRE_EVERY == 0).await
+                self.round(&catalog).await?;
+                if rounds % REPORT_EVERY == 0 {
+                    self.report(&mut reported).await?;
+                }
+                if rounds % EXPIRE_EVERY == 0 {
+                    self.expire(&catalog).await?;
+                }
+                Ok(())
             };
             match timeout(DEADLINE, round).await.unwrap_or(Err(BusError::Database(sqlx::Error::PoolTimedOut))) {
                 Ok(()) => {
@@ -90,7 +100,7 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn round(&self, catalog: &Catalog, expire: bool) -> Result<(), BusError> {
+    async fn round(&self, catalog: &Catalog) -> Result<(), BusError> {
         let progress = self.reconcile(catalog).await?;
         if progress.iter().any(Progress::is_catching_up) {
             self.catching_up.hear(ShardSet::ALL);
@@ -102,14 +112,18 @@ impl Supervisor {
             #[expect(clippy::cast_precision_loss, reason = "a gauge")]
             gauge!("cornjacket_projection_behind", "projection" => row.projection_type.clone()).set(row.behind as f64);
         }
-        if self.bus == "embedded" {
-            let positions = cursors::cursors(&self.pool, EVENT_HANDLER).await?;
-            report_reader(&self.ingestion, EVENT_HANDLER, &positions).await?;
-        } else {
-            store::forget_reader(&self.ingestion, EVENT_HANDLER).await?;
+        Ok(())
+    }
+
+    /// Says how far the group has come in the event store, so that nothing unread is dropped. On Kafka it is not its reader.
+    async fn report(&self, reported: &mut Vec<i64>) -> Result<(), BusError> {
+        if self.bus != "embedded" {
+            return Ok(store::forget_reader(&self.ingestion, EVENT_HANDLER).await?);
         }
-        if expire {
-            self.expire(catalog).await?;
+        let positions = cursors::cursors(&self.pool, EVENT_HANDLER).await?;
+        if *reported != positions {
+            report_reader(&self.ingestion, EVENT_HANDLER, &positions).await?;
+            *reported = positions;
         }
         Ok(())
     }

@@ -3,6 +3,9 @@
 //! A claim locks rows of `outbox_shard`, not events: SKIP LOCKED gives each relay shards that no other works on. The
 //! statements below lock, take, number and store in one go; that is safe with several relays because what is taken
 //! is what the statement itself really deleted (or updated), and the counter is read from the locked row's newest version.
+//!
+//! Whether the store has an event already is asked by a scalar subquery, which is always an index look-up a row: a join
+//! could be planned as a scan of the whole store while its statistics are young.
 
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -38,7 +41,7 @@ WITH claimed AS MATERIALIZED (
   RETURNING outbox_id, created_at, event_payload, shard, seq
 ), fresh AS MATERIALIZED (
   SELECT t.*, row_number() OVER (PARTITION BY t.shard ORDER BY t.seq) AS n FROM taken t
-   WHERE NOT EXISTS (SELECT FROM event_store e WHERE e.event_id = t.outbox_id)
+   WHERE (SELECT e.event_id FROM event_store e WHERE e.event_id = t.outbox_id) IS NULL
 ), stored AS (
   INSERT INTO event_store (event_id, event_type, aggregate_id, timestamp, payload, metadata, ingested_at, shard, position)
   SELECT f.outbox_id, f.event_payload->>'event_type', f.event_payload->>'aggregate_id',
@@ -69,7 +72,7 @@ WITH claimed AS MATERIALIZED (
      ORDER BY o.seq LIMIT $2) o
 ), fresh AS MATERIALIZED (
   SELECT p.*, p.base + row_number() OVER (PARTITION BY p.shard ORDER BY p.seq) AS given FROM picked p
-   WHERE NOT EXISTS (SELECT FROM event_store e WHERE e.event_id = p.outbox_id)
+   WHERE (SELECT e.event_id FROM event_store e WHERE e.event_id = p.outbox_id) IS NULL
 ), placed AS (
   UPDATE outbox o SET position = f.given FROM fresh f WHERE o.ctid = f.place AND o.position IS NULL
   RETURNING o.outbox_id, o.event_payload, o.shard, o.position
