@@ -1,10 +1,62 @@
 //! What an operator can type: one file a command.
 
+mod handle;
+mod migrate;
+pub mod process;
+mod relay;
 pub mod up;
 
 use std::process::ExitCode;
 
+use clap::{Parser, Subcommand};
+
+/// An event platform that a team declares instead of programs.
+#[derive(Parser)]
+#[command(name = "cornjacket", version, about, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    logs: process::LogArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the relay: outbox to event store and bus
+    Relay(relay::RelayArgs),
+    /// Run the event handler: bus to projections
+    Handle(handle::HandleArgs),
+    /// Apply pending database migrations, or say what is pending
+    Migrate(migrate::MigrateArgs),
+}
+
 /// Entry point of the binary.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: cannot start the runtime: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(run(cli));
+    // What is still running has been told to stop, or must not hold up the exit.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let done = ExitCode::SUCCESS;
+    match cli.command {
+        Command::Relay(args) => relay::run(args, &cli.logs).await.map(|()| done),
+        Command::Handle(args) => handle::run(args, &cli.logs).await.map(|()| done),
+        Command::Migrate(args) => migrate::run(args).await.map(|()| done),
+    }
 }

@@ -1,8 +1,8 @@
 //! A batch in memory: many events into the rows they touch, each row read once and written once.
 
-use std::cell::OnceCell;
+
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crds::language::expression::{EventParts, event_value};
 
@@ -55,7 +55,7 @@ pub struct Working<'a> {
     /// What is to be folded where, in the order of the events.
     steps: Vec<(RowKey, usize)>,
     /// CEL forms of the events, made when first asked for.
-    forms: Vec<OnceCell<cel::Value>>,
+    forms: Vec<OnceLock<cel::Value>>,
     rows: HashMap<RowKey, Row>,
     changed: HashSet<RowKey>,
     pub failures: Vec<Failure>,
@@ -65,7 +65,7 @@ pub struct Working<'a> {
 impl<'a> Working<'a> {
     /// Finds the rows that the events belong to.
     pub fn plan(subjects: &'a [Subject], events: &'a [StoredEvent]) -> Self {
-        let forms = events.iter().map(|_| OnceCell::new()).collect();
+        let forms = events.iter().map(|_| OnceLock::new()).collect();
         let mut this = Self {
             subjects,
             events,
@@ -119,7 +119,7 @@ impl<'a> Working<'a> {
     }
 }
 
-fn form(cell: &OnceCell<cel::Value>, event: &StoredEvent) -> cel::Value {
+fn form(cell: &OnceLock<cel::Value>, event: &StoredEvent) -> cel::Value {
     cell.get_or_init(|| {
         event_value(&EventParts {
             event_id: &event.event_id.to_string(),

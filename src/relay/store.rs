@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::event::{Shard, ShardSet};
 
 /// What one claim did in one shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Copy, Debug, PartialEq, sqlx::FromRow)]
 pub struct Moved {
     pub shard: Shard,
     /// Outbox rows taken.
