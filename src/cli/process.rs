@@ -66,7 +66,13 @@ pub struct BusArgs {
     pub kafka_brokers: Option<String>,
     /// Further librdkafka properties, name=value, for TLS and SASL (`security.protocol=SASL_SSL`); may be repeated,
     /// separated by `;` in the environment variable, which is the place for passwords
-    #[arg(long = "kafka-property", env = "KAFKA_PROPERTIES", value_name = "NAME=VALUE", value_delimiter = ';', hide_env_values = true)]
+    #[arg(
+        long = "kafka-property",
+        env = "KAFKA_PROPERTIES",
+        value_name = "NAME=VALUE",
+        value_delimiter = ';',
+        hide_env_values = true
+    )]
     pub kafka_properties: Vec<String>,
 }
 

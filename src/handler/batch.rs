@@ -45,7 +45,10 @@ enum Ended {
     /// Events in some lanes failed: the claim is undone, and those lanes wait.
     Postponed,
     /// A projection stops at an event; the claim is undone.
-    Halt { projection_type: String, message: String },
+    Halt {
+        projection_type: String,
+        message: String,
+    },
 }
 
 /// A projection in a batch, and what an event that it cannot fold means.

@@ -159,7 +159,12 @@ impl CatchUp {
         Ok(if left > 0 { Step::More } else { Step::Done })
     }
 
-    async fn read(&self, loaded: &LoadedProjection, cursors: &[i64], per_shard: i64) -> Result<Vec<StoredEvent>, sqlx::Error> {
+    async fn read(
+        &self,
+        loaded: &LoadedProjection,
+        cursors: &[i64],
+        per_shard: i64,
+    ) -> Result<Vec<StoredEvent>, sqlx::Error> {
         let above: Vec<(Shard, i64)> = (0..).zip(cursors.iter().copied()).collect();
         let source = loaded.program.source();
         let wanted = Wanted { event_types: source.event_types.clone(), prefixes: source.prefixes.clone() };

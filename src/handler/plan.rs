@@ -40,7 +40,12 @@ pub(super) fn decide(wanted: Option<&Wanted>, is: Option<&Progress>, heads: &[i6
 
 fn retire(is: &Progress) -> Option<Change> {
     let to = Progress { status: "removed".to_owned(), target_hash: None, beside: false, ..is.clone() };
-    (is.status != "removed").then(|| Change { to, clear_live: false, clear_beside: true, what: "removed: its rows stay" })
+    (is.status != "removed").then(|| Change {
+        to,
+        clear_live: false,
+        clear_beside: true,
+        what: "removed: its rows stay",
+    })
 }
 
 fn begin(wanted: &Wanted, heads: &[i64]) -> Change {
@@ -171,9 +176,11 @@ mod tests {
 
     #[test]
     fn a_new_projection_starts_where_it_says() {
-        let earliest = decide(Some(&wanted(StartFrom::Earliest, Rebuild::BlueGreen, None)), None, &[5; SHARDS]).expect("new");
+        let earliest =
+            decide(Some(&wanted(StartFrom::Earliest, Rebuild::BlueGreen, None)), None, &[5; SHARDS]).expect("new");
         assert_eq!((earliest.to.status.as_str(), earliest.to.cursors[0]), ("catching_up", 0));
-        let latest = decide(Some(&wanted(StartFrom::Latest, Rebuild::BlueGreen, None)), None, &[5; SHARDS]).expect("new");
+        let latest =
+            decide(Some(&wanted(StartFrom::Latest, Rebuild::BlueGreen, None)), None, &[5; SHARDS]).expect("new");
         assert_eq!((latest.to.status.as_str(), latest.to.applied_through[0]), ("live", 5));
     }
 

@@ -66,7 +66,11 @@ pub async fn lock_group(connection: &mut PgConnection) -> Result<(), sqlx::Error
 }
 
 /// Writes a row as it is to be.
-pub async fn save(connection: &mut PgConnection, progress: &Progress, message: Option<&str>) -> Result<(), sqlx::Error> {
+pub async fn save(
+    connection: &mut PgConnection,
+    progress: &Progress,
+    message: Option<&str>,
+) -> Result<(), sqlx::Error> {
     debug_assert_eq!((progress.cursors.len(), progress.applied_through.len()), (SHARDS, SHARDS));
     sqlx::query(
         "INSERT INTO projection_progress (projection_type, live_hash, live_spec, target_hash, status, beside, cursors,

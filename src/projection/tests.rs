@@ -30,7 +30,8 @@ fn spec(fold: Fold) -> Projection {
 }
 
 fn sum() -> Projection {
-    let fields = [("n", "(has(state.n) ? state.n : 0) + 1"), ("sum", "(has(state.sum) ? state.sum : 0) + event.payload.v")];
+    let fields =
+        [("n", "(has(state.n) ? state.n : 0) + 1"), ("sum", "(has(state.sum) ? state.sum : 0) + event.payload.v")];
     spec(Fold::Fields(fields.map(|(name, text)| (name.to_owned(), text.to_owned())).into()))
 }
 
@@ -78,7 +79,12 @@ fn states(rows: &HashMap<RowKey, Row>) -> BTreeMap<String, Value> {
 #[test]
 fn latest_keeps_the_newest_by_time_not_by_arrival() {
     let subjects = subjects(&spec(Fold::Latest));
-    let events = [event("a", 1, 10, json!(1)), event("a", 2, 5, json!(2)), event("a", 3, 11, json!(3)), event("a", 4, 11, json!(4))];
+    let events = [
+        event("a", 1, 10, json!(1)),
+        event("a", 2, 5, json!(2)),
+        event("a", 3, 11, json!(3)),
+        event("a", 4, 11, json!(4)),
+    ];
     let mut working = Working::plan(&subjects, &events);
     working.fold(HashMap::new());
     assert_eq!(working.tally.stale, 1);
@@ -88,7 +94,8 @@ fn latest_keeps_the_newest_by_time_not_by_arrival() {
 #[test]
 fn merge_follows_rfc_7396() {
     let subjects = subjects(&spec(Fold::Merge));
-    let events = [event("a", 1, 1, json!({"x": 1, "y": {"z": 2}})), event("a", 2, 2, json!({"x": null, "y": {"w": 3}}))];
+    let events =
+        [event("a", 1, 1, json!({"x": 1, "y": {"z": 2}})), event("a", 2, 2, json!({"x": null, "y": {"w": 3}}))];
     assert_eq!(states(&fold(&subjects, &events, 10))["a"], json!({"y": {"z": 2, "w": 3}}));
 }
 
@@ -132,7 +139,8 @@ fn what_is_applied_through_another_path_is_not_folded() {
 #[test]
 fn a_failing_event_leaves_its_row_and_its_neighbours_alone() {
     let subjects = subjects(&sum());
-    let events = [event("a", 1, 1, json!({"v": 5})), event("a", 2, 2, json!({"v": "x"})), event("a", 3, 3, json!({"v": 1}))];
+    let events =
+        [event("a", 1, 1, json!({"v": 5})), event("a", 2, 2, json!({"v": "x"})), event("a", 3, 3, json!({"v": 1}))];
     let mut working = Working::plan(&subjects, &events);
     working.fold(HashMap::new());
     assert_eq!(working.failures.len(), 1);

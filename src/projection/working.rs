@@ -1,6 +1,5 @@
 //! A batch in memory: many events into the rows they touch, each row read once and written once.
 
-
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 

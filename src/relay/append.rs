@@ -120,7 +120,10 @@ impl Appender {
         let made = partitions::make_missing(&self.pool, Utc::now()).await?;
         if made > 0 {
             info!(made, "made {made} missing partition(s) of the event store");
-            return Ok(shards.iter().map(|shard| Moved { shard, taken: i64::MAX, stored: 0, oldest_seconds: None }).collect());
+            return Ok(shards
+                .iter()
+                .map(|shard| Moved { shard, taken: i64::MAX, stored: 0, oldest_seconds: None })
+                .collect());
         }
         warn!(error = %cause, "the event store refused a batch: isolating the row");
         poison::isolate(&self.pool, shards, self.keep_for_publishing).await

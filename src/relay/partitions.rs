@@ -85,7 +85,8 @@ mod tests {
     fn a_days_ids_lie_between_its_bounds() {
         let day = NaiveDate::from_ymd_opt(2026, 3, 1).expect("a date");
         let noon = day.and_hms_opt(12, 0, 0).expect("a time").and_utc();
-        let stamp = uuid::Timestamp::from_unix(uuid::NoContext, u64::try_from(noon.timestamp()).expect("after 1970"), 0);
+        let stamp =
+            uuid::Timestamp::from_unix(uuid::NoContext, u64::try_from(noon.timestamp()).expect("after 1970"), 0);
         let id = Uuid::new_v7(stamp);
         assert!(first_id(day) <= id && id < first_id(day.succ_opt().expect("a day")));
     }

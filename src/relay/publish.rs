@@ -153,7 +153,10 @@ impl Publisher {
         let (fitting, oversized): (Vec<_>, Vec<_>) =
             rows.iter().partition(|row| row.envelope.len() <= MAX_MESSAGE_BYTES);
         for row in oversized {
-            let cause = format!("the event is {} bytes, more than the {MAX_MESSAGE_BYTES} that can be published", row.envelope.len());
+            let cause = format!(
+                "the event is {} bytes, more than the {MAX_MESSAGE_BYTES} that can be published",
+                row.envelope.len()
+            );
             dead_letter(connection, row, &cause).await?;
         }
         let messages: Vec<Message> = fitting.iter().map(|row| self.message(row)).collect();
@@ -182,7 +185,8 @@ impl Publisher {
         outcome: &mut Outcome,
     ) -> Result<(), sqlx::Error> {
         let begun = Instant::now();
-        let unconfirmed: Vec<&&Positioned> = rows.iter().filter(|row| !outcome.confirmed.contains(&row.outbox_id)).collect();
+        let unconfirmed: Vec<&&Positioned> =
+            rows.iter().filter(|row| !outcome.confirmed.contains(&row.outbox_id)).collect();
         for row in unconfirmed.into_iter().take(SINGLY) {
             if begun.elapsed() > Duration::from_secs(2) {
                 break;

@@ -214,8 +214,10 @@ pub async fn positioned(
     floors: &[i64],
     per_shard: i64,
 ) -> Result<Vec<Positioned>, sqlx::Error> {
-    let floors: Vec<i64> =
-        shards.iter().map(|shard| usize::try_from(shard).ok().and_then(|at| floors.get(at)).copied().unwrap_or(0)).collect();
+    let floors: Vec<i64> = shards
+        .iter()
+        .map(|shard| usize::try_from(shard).ok().and_then(|at| floors.get(at)).copied().unwrap_or(0))
+        .collect();
     sqlx::query_as(
         "SELECT o.outbox_id, o.shard, o.position, o.event_payload->>'event_type' AS event_type,
                 o.event_payload->>'aggregate_id' AS aggregate_id,
