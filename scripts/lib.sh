@@ -31,12 +31,18 @@ install() {
     local why=$1
     shift
     if ! have apt-get; then
-        fail "Please install $why with your system's package manager (on Debian: $*), then run this again."
+        fail "Please install what is needed $why with your system's package manager (on Debian: $*), then run this again."
     fi
     if [[ $EUID -ne 0 ]] && ! have sudo; then
         fail "Please have an administrator run 'apt-get install $*' ($why), then run this again."
     fi
     say "Installing $* ($why)"
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+    local log
+    log=$(mktemp)
+    if ! { as_root apt-get update -qq &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } >"$log" 2>&1; then
+        cat "$log" >&2
+        fail "The packages could not be installed; the lines above say why."
+    fi
+    rm -f "$log"
 }

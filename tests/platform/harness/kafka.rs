@@ -89,6 +89,14 @@ impl OwnKafka {
         self.wait_until_ready(Duration::from_mins(1));
     }
 
+    /// Starts or resumes it, if a test that failed left it stopped or frozen.
+    pub fn ensure_running(&mut self) {
+        match &self.server {
+            Some(server) => server.signal(Signal::SIGCONT),
+            None => self.start(),
+        }
+    }
+
     fn wait_until_ready(&mut self, deadline: Duration) {
         let start = Instant::now();
         let client: BaseConsumer = ClientConfig::new()

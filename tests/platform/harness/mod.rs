@@ -8,6 +8,7 @@
 
 pub mod http;
 mod kafka;
+mod platform;
 mod ports;
 mod postgres;
 mod process;
@@ -16,6 +17,7 @@ mod server;
 mod wait;
 
 pub use kafka::{OwnKafka, shared_kafka, topic_prefix};
+pub use platform::{Bus, Platform, sensor_resources};
 pub use ports::free_port;
 pub use postgres::{Database, OwnPostgres, fresh_database};
 pub use process::{Launch, Process};

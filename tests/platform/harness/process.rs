@@ -51,7 +51,7 @@ impl Launch {
     }
 
     /// Starts it and waits until it is ready.
-    pub async fn ready(&self) -> Process {
+    pub async fn ready(self) -> Process {
         let mut process = self.start();
         process.until_ready(Duration::from_mins(1)).await;
         process

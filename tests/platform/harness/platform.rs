@@ -1,0 +1,137 @@
+//! A whole platform of separate processes on one database, with resources of the test's own.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::{Database, Launch, free_port, topic_prefix};
+
+/// What carries events from the relay to the handler.
+#[derive(Clone, Debug)]
+pub enum Bus {
+    Embedded,
+    /// With what goes into `KAFKA_BROKERS`.
+    Kafka(String),
+}
+
+/// Knows how each role is started; starts none by itself.
+pub struct Platform {
+    /// Names the logs.
+    name: String,
+    database: Database,
+    bus: Bus,
+    resources: TempDir,
+    /// Begins the names of its topics.
+    pub prefix: String,
+}
+
+/// One event type, and projections that show every loss, repetition and change of order.
+const SENSORS: &str = r#"
+apiVersion: cornjacket.io/v1alpha1
+kind: Topic
+metadata: {name: events}
+spec:
+  topicName: PREFIX-events
+  partitions: 4
+  replicationFactor: 1
+  retention: 1h
+  default: true
+---
+apiVersion: cornjacket.io/v1alpha1
+kind: EventType
+metadata: {name: sensor.reading}
+spec:
+  versions:
+    - version: 1
+      schema:
+        type: object
+        required: [value]
+        properties: {value: {type: integer}}
+---
+apiVersion: cornjacket.io/v1alpha1
+kind: Projection
+metadata: {name: sensor-state}
+spec:
+  type: sensor_state
+  source: {eventTypes: [sensor.reading]}
+  latest: {}
+---
+apiVersion: cornjacket.io/v1alpha1
+kind: Projection
+metadata: {name: sensor-history}
+spec:
+  type: sensor_history
+  source: {eventTypes: [sensor.reading]}
+  fields:
+    count: "has(state.count) ? state.count + 1 : 1"
+    sum: "has(state.sum) ? state.sum + event.payload.value : event.payload.value"
+    last: "event.payload.value"
+    ordered: "has(state.last) ? state.ordered && event.payload.value == state.last + 1 : event.payload.value == 1"
+"#;
+
+/// A directory of manifests: one topic (`PREFIX-events`), one event type, two projections.
+pub fn sensor_resources(prefix: &str) -> TempDir {
+    let resources = tempfile::tempdir().expect("a temporary directory");
+    let text = SENSORS.trim_start().replace("PREFIX", prefix);
+    std::fs::write(resources.path().join("sensors.yaml"), text).expect("our own directory");
+    resources
+}
+
+impl Platform {
+    /// With the sensor resources.
+    pub fn new(name: &str, database: Database, bus: Bus) -> Self {
+        let prefix = topic_prefix();
+        let resources = sensor_resources(&prefix);
+        Self { name: name.to_owned(), database, bus, resources, prefix }
+    }
+
+    pub fn topic(&self) -> String {
+        format!("{}-events", self.prefix)
+    }
+
+    /// The directory of manifests, for tests that change them.
+    pub fn resources(&self) -> &Path {
+        self.resources.path()
+    }
+
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    fn role(&self, role: &str, instance: &str, arguments: &[&str]) -> Launch {
+        let port = free_port();
+        let name = format!("{}-{role}{instance}", self.name);
+        let mut launch = Launch::new(&name, port, arguments)
+            .env("INGESTION_DATABASE_URL", &self.database.url)
+            .env("EVENTHANDLER_DATABASE_URL", &self.database.url)
+            .env("QUERY_DATABASE_URL", &self.database.url);
+        launch.arguments.insert(0, role.to_owned());
+        launch.arguments.extend(["--bind".to_owned(), "127.0.0.1".to_owned(), "--port".to_owned(), port.to_string()]);
+        match &self.bus {
+            Bus::Embedded => launch.env("CORNJACKET_BUS", "embedded"),
+            Bus::Kafka(brokers) => launch.env("CORNJACKET_BUS", "kafka").env("KAFKA_BROKERS", brokers),
+        }
+    }
+
+    pub fn ingest(&self) -> Launch {
+        self.role("ingest", "", &[])
+    }
+
+    /// `instance` tells several apart.
+    pub fn relay(&self, instance: &str) -> Launch {
+        self.role("relay", instance, &[])
+    }
+
+    pub fn handle(&self, instance: &str) -> Launch {
+        self.role("handle", instance, &[])
+    }
+
+    pub fn query(&self) -> Launch {
+        self.role("query", "", &[])
+    }
+
+    pub fn controllers(&self) -> Launch {
+        let resources = self.resources.path().display().to_string();
+        self.role("controllers", "", &["--resources", &resources])
+    }
+}
