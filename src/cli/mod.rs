@@ -1,5 +1,6 @@
 //! What an operator can type: one file a command.
 
+mod crd;
 mod handle;
 mod migrate;
 pub mod process;
@@ -28,6 +29,8 @@ enum Command {
     Handle(handle::HandleArgs),
     /// Apply pending database migrations, or say what is pending
     Migrate(migrate::MigrateArgs),
+    /// Print the definitions of the four kinds, for `kubectl apply -f -`
+    Crd(crd::CrdArgs),
 }
 
 /// Entry point of the binary.
@@ -58,5 +61,6 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Relay(args) => relay::run(args, &cli.logs).await.map(|()| done),
         Command::Handle(args) => handle::run(args, &cli.logs).await.map(|()| done),
         Command::Migrate(args) => migrate::run(args).await.map(|()| done),
+        Command::Crd(args) => crd::run(&args).map(|()| done),
     }
 }
