@@ -2,6 +2,7 @@
 
 mod crd;
 mod handle;
+mod ingest;
 mod migrate;
 pub mod process;
 mod relay;
@@ -23,6 +24,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Take events in by HTTP
+    Ingest(ingest::IngestArgs),
     /// Run the relay: outbox to event store and bus
     Relay(relay::RelayArgs),
     /// Run the event handler: bus to projections
@@ -58,6 +61,7 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = ExitCode::SUCCESS;
     match cli.command {
+        Command::Ingest(args) => ingest::run(args, &cli.logs).await.map(|()| done),
         Command::Relay(args) => relay::run(args, &cli.logs).await.map(|()| done),
         Command::Handle(args) => handle::run(args, &cli.logs).await.map(|()| done),
         Command::Migrate(args) => migrate::run(args).await.map(|()| done),
