@@ -162,3 +162,17 @@ fn changes_are_held_to_the_rules_of_the_api_server() {
     assert!(resource(2).follows(&resource(2)).is_ok());
     assert!(resource(1).follows(&resource(2)).expect_err("fewer").contains("cannot decrease"));
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn a_damaged_file_is_read_or_refused(at in 0_usize..2000, cut in 0_usize..40, put in "[ \\n:#&*|>!%@`{}\\[\\]a-z0-9\"'-]{0,12}") {
+        let sample = include_str!("../../samples/event-types.yaml");
+        let start = (0..=at.min(sample.len())).rev().find(|i| sample.is_char_boundary(*i)).unwrap_or(0);
+        let end = (start + cut).min(sample.len());
+        let damaged = format!("{}{put}{}", &sample[..start], &sample[end..]);
+        let reading = read("a.yaml", &damaged);
+        proptest::prop_assert!(reading.errors.iter().all(|error| error.origin.line <= damaged.lines().count().max(1)));
+    }
+}

@@ -134,4 +134,6 @@ fn syntax_error(errors: &cel::ParseErrors) -> ExpressionError {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
