@@ -1,6 +1,7 @@
 //! What an operator can type: one file a command.
 
 mod crd;
+pub mod event;
 mod handle;
 mod ingest;
 mod migrate;

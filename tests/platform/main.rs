@@ -12,3 +12,7 @@ mod ingest_refusals;
 mod ingest_storable;
 mod ingest_world;
 mod private_postgres;
+mod query_contract;
+mod query_events;
+mod query_service;
+mod query_streams;

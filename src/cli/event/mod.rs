@@ -1,0 +1,3 @@
+//! `cornjacket event`: send events and watch them, by HTTP alone.
+
+pub mod sse;

@@ -1,0 +1,87 @@
+//! Refusals as clients get them: `{"error": …}` as ever, with the fields of RFC 9457 beside it.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tracing::error;
+use utoipa::ToSchema;
+
+use crate::query::QueryError;
+
+/// Why a request was not answered.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// What is wrong and what to do about it, in one sentence.
+    pub error: String,
+    /// Names the kind of problem, for programs.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The same for people.
+    pub title: &'static str,
+    pub status: u16,
+    /// As `error`.
+    pub detail: String,
+}
+
+impl IntoResponse for QueryError {
+    fn into_response(self) -> Response {
+        let (status, kind, title, retry_after) = classify(&self);
+        let mut message = self.to_string();
+        if let Self::Database(cause) = &self {
+            error!(%cause, status = status.as_u16(), "query failed");
+            title.clone_into(&mut message);
+        }
+        let problem = Problem { detail: message.clone(), error: message, kind, title, status: status.as_u16() };
+        let mut response = (status, axum::Json(problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        response
+    }
+}
+
+type Class = (StatusCode, &'static str, &'static str, Option<&'static str>);
+
+fn classify(error: &QueryError) -> Class {
+    match error {
+        QueryError::ProjectionNotFound => {
+            (StatusCode::NOT_FOUND, "urn:cornjacket:projection-not-found", "projection not found", None)
+        }
+        QueryError::EventNotFound => (StatusCode::NOT_FOUND, "urn:cornjacket:event-not-found", "event not found", None),
+        QueryError::EventNotStored(_) => {
+            (StatusCode::NOT_FOUND, "urn:cornjacket:event-not-stored", "event not stored yet", Some("1"))
+        }
+        QueryError::UnknownEvent(_) => {
+            (StatusCode::NOT_FOUND, "urn:cornjacket:event-not-found", "event not found", None)
+        }
+        QueryError::NotPassed { .. } => {
+            (StatusCode::GATEWAY_TIMEOUT, "urn:cornjacket:not-passed", "projection has not passed the event", Some("1"))
+        }
+        QueryError::Parameter { .. } | QueryError::BadEventId(_) => {
+            (StatusCode::BAD_REQUEST, "urn:cornjacket:bad-parameter", "bad parameter", None)
+        }
+        QueryError::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "urn:cornjacket:busy", "busy", Some("5")),
+        QueryError::Standby => (StatusCode::NOT_IMPLEMENTED, "urn:cornjacket:standby", "not on a standby", None),
+        QueryError::Database(cause) => database(cause),
+    }
+}
+
+fn database(cause: &sqlx::Error) -> Class {
+    let code = cause.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    match (cause, code.as_deref()) {
+        (_, Some("57014")) => {
+            (StatusCode::GATEWAY_TIMEOUT, "urn:cornjacket:too-slow", "the query took too long: ask for less", None)
+        }
+        // Shutdown, crash, start-up, too many connections.
+        (_, Some(code)) if code.starts_with("57P") || code.starts_with("08") || code == "53300" => AWAY,
+        (_, Some(_)) | (sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }, None) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "urn:cornjacket:internal", "internal error: see the log", None)
+        }
+        _ => AWAY,
+    }
+}
+
+const AWAY: Class =
+    (StatusCode::SERVICE_UNAVAILABLE, "urn:cornjacket:database-away", "the database is away: try again", Some("1"));

@@ -1,0 +1,305 @@
+//! Reads of the projections and of the handler's progress. Nothing here writes.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
+use sqlx::{FromRow, PgPool, Postgres, QueryBuilder, Row};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::filter::{Comparison, Condition};
+use super::snapshot::{Seen, Snapshot, Xid};
+use super::wait::{Bus, Place, Progress};
+
+/// The handler's consumer group.
+const GROUP: &str = "event-handler";
+
+/// The state of one aggregate, as clients get it: these fields, in this order.
+#[derive(Clone, Debug, Serialize, FromRow, ToSchema)]
+pub struct Projection {
+    /// UUID v7.
+    pub projection_id: Uuid,
+    pub projection_type: String,
+    /// The aggregate, or what the projection's `key` makes of an event.
+    pub aggregate_id: String,
+    /// The current state.
+    #[sqlx(json)]
+    #[schema(value_type = Object)]
+    pub state: Box<RawValue>,
+    /// The event that was folded into it last.
+    pub last_event_id: Uuid,
+    /// When that event occurred.
+    pub last_event_timestamp: DateTime<Utc>,
+    /// When the row was last written.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// How far a projection has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, FromRow, ToSchema)]
+pub struct ProjectionType {
+    pub projection_type: String,
+    /// live, catching_up, halted, removed (no longer registered); or pending, where the handler has not taken it up yet.
+    pub status: String,
+    /// True while a changed definition is built anew beside the rows that are served.
+    pub rebuilding: bool,
+    /// Positions of the event store still to be read when it was last looked at; 0 while live.
+    pub behind: i64,
+    /// Why it is halted.
+    pub message: Option<String>,
+    pub updated_at: Option<DateTime<Utc>>,
+}
+
+/// Which rows of a projection a request is about.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selection {
+    pub projection_type: String,
+    /// Only this aggregate.
+    pub aggregate_id: Option<String>,
+    pub conditions: Vec<Condition>,
+}
+
+/// One row by its key.
+pub async fn one(pool: &PgPool, projection_type: &str, aggregate_id: &str) -> sqlx::Result<Option<Projection>> {
+    sqlx::query_as(
+        "SELECT projection_id, projection_type, aggregate_id, state, last_event_id, last_event_timestamp, updated_at
+         FROM projections WHERE projection_type = $1 AND aggregate_id = $2",
+    )
+    .bind(projection_type)
+    .bind(aggregate_id)
+    .fetch_optional(pool)
+    .await
+}
+
+/// A page by offset, ordered by aggregate id, and how many rows there are in all.
+pub async fn page_at(
+    pool: &PgPool,
+    selection: &Selection,
+    limit: i64,
+    offset: i64,
+) -> sqlx::Result<(Vec<Projection>, i64)> {
+    let mut count = QueryBuilder::new("SELECT count(*) FROM projections p WHERE ");
+    push_selection(&mut count, selection);
+    let total = count.build_query_scalar().fetch_one(pool).await?;
+    let mut page = select_page(selection);
+    page.push(" ORDER BY aggregate_id LIMIT ").push_bind(limit).push(" OFFSET ").push_bind(offset);
+    Ok((page.build_query_as().fetch_all(pool).await?, total))
+}
+
+/// The page behind a key (from the first row without one), ordered by aggregate id.
+pub async fn page_behind(
+    pool: &PgPool,
+    selection: &Selection,
+    limit: i64,
+    key: Option<&str>,
+) -> sqlx::Result<Vec<Projection>> {
+    let mut page = select_page(selection);
+    if let Some(key) = key {
+        page.push(" AND aggregate_id > ").push_bind(key);
+    }
+    page.push(" ORDER BY aggregate_id LIMIT ").push_bind(limit);
+    page.build_query_as().fetch_all(pool).await
+}
+
+fn select_page(selection: &Selection) -> QueryBuilder<Postgres> {
+    let mut query = QueryBuilder::new(
+        "SELECT projection_id, projection_type, aggregate_id, state, last_event_id, last_event_timestamp, updated_at
+         FROM projections p WHERE ",
+    );
+    push_selection(&mut query, selection);
+    query
+}
+
+/// Only constant text goes into the statement; names and values are bound.
+fn push_selection(query: &mut QueryBuilder<Postgres>, selection: &Selection) {
+    query.push("p.projection_type = ").push_bind(selection.projection_type.clone());
+    if let Some(aggregate_id) = &selection.aggregate_id {
+        query.push(" AND p.aggregate_id = ").push_bind(aggregate_id.clone());
+    }
+    for condition in &selection.conditions {
+        push_condition(query, condition);
+    }
+}
+
+fn push_condition(query: &mut QueryBuilder<Postgres>, condition: &Condition) {
+    match condition {
+        Condition::Contains(part) => query.push(" AND p.state @> ").push_bind(Json(part.clone())),
+        Condition::Lacks(part) => query.push(" AND NOT p.state @> ").push_bind(Json(part.clone())),
+        Condition::Exists { path, there: true } => {
+            query.push(" AND p.state #> ").push_bind(path.clone()).push(" IS NOT NULL")
+        }
+        Condition::Exists { path, there: false } => {
+            query.push(" AND p.state #> ").push_bind(path.clone()).push(" IS NULL")
+        }
+        Condition::Compares { path, operator, value } => query
+            .push(" AND p.state #> ")
+            .push_bind(path.clone())
+            .push(match operator {
+                Comparison::Greater => " > ",
+                Comparison::GreaterOrEqual => " >= ",
+                Comparison::Less => " < ",
+                Comparison::LessOrEqual => " <= ",
+            })
+            .push_bind(Json(value.clone()))
+            .push(" AND jsonb_typeof(p.state #> ")
+            .push_bind(path.clone())
+            .push(if value.is_number() { ") = 'number'" } else { ") = 'string'" }),
+    };
+}
+
+/// The projections that the handler knows.
+pub async fn types(pool: &PgPool) -> sqlx::Result<Vec<ProjectionType>> {
+    sqlx::query_as(
+        "SELECT projection_type, status, beside AND target_hash IS NOT NULL AS rebuilding, behind, message, updated_at
+         FROM projection_progress ORDER BY projection_type",
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// How far a projection has come in the shard of an event. `None`: the handler does not know the projection.
+pub async fn progress(
+    pool: &PgPool,
+    projection_type: &str,
+    place: &Place,
+    topic: Option<&str>,
+) -> sqlx::Result<Option<Progress>> {
+    let row = sqlx::query(
+        "SELECT p.status, p.beside, p.cursors[$3 + 1] AS cursor, p.applied_through[$3 + 1] AS applied,
+                (SELECT g.bus FROM consumer_group g WHERE g.consumer_group = $2) AS bus,
+                (SELECT c.position FROM bus_cursor c WHERE c.consumer_group = $2 AND c.shard = $3) AS embedded,
+                (SELECT o.positions[$3 + 1] FROM bus_offset o
+                  WHERE o.consumer_group = $2 AND o.topic = $4
+                    AND o.partition = $5 % (SELECT max(n.partition_count) FROM bus_offset n
+                                            WHERE n.consumer_group = $2 AND n.topic = $4)) AS kafka
+         FROM projection_progress p WHERE p.projection_type = $1",
+    )
+    .bind(projection_type)
+    .bind(GROUP)
+    .bind(i32::from(place.shard))
+    .bind(topic)
+    .bind(place.key_hash())
+    .fetch_optional(pool)
+    .await?;
+    row.map(|row| read_progress(&row)).transpose()
+}
+
+fn read_progress(row: &PgRow) -> sqlx::Result<Progress> {
+    let bus = match row.try_get::<Option<String>, _>("bus")?.as_deref() {
+        Some("kafka") => row.try_get::<Option<i64>, _>("kafka")?.map(Bus),
+        Some(_) => row.try_get::<Option<i64>, _>("embedded")?.map(Bus),
+        None => None,
+    };
+    Ok(Progress {
+        status: row.try_get("status")?,
+        beside: row.try_get("beside")?,
+        cursor: row.try_get::<Option<i64>, _>("cursor")?.unwrap_or(0),
+        applied: row.try_get::<Option<i64>, _>("applied")?.unwrap_or(0),
+        bus,
+    })
+}
+
+/// What a statement found due for a stream.
+#[derive(Debug)]
+pub struct Due {
+    pub now: Snapshot,
+    /// The highest transaction that wrote a visible row of the projection.
+    pub highest: Option<Xid>,
+    /// Ordered by (transaction, aggregate id).
+    pub rows: Vec<(Xid, Projection)>,
+}
+
+/// Up to `limit` rows that are not in `seen`, with the snapshot they were read under.
+pub async fn due(pool: &PgPool, selection: &Selection, seen: &Seen, limit: i64) -> sqlx::Result<Due> {
+    let (xids, keys): (Vec<String>, Vec<String>) =
+        seen.partial.iter().map(|(xid, key)| (xid.to_string(), key.clone())).unzip();
+    let open: Vec<String> = seen.open.iter().map(Xid::to_string).collect();
+    let mut query = QueryBuilder::new(
+        "WITH now AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot)
+         SELECT now.snapshot::text AS snapshot,
+                (SELECT m.changed_by::text FROM projections m, now WHERE m.projection_type = ",
+    );
+    query.push_bind(selection.projection_type.clone());
+    query.push(
+        " AND m.changed_by < pg_snapshot_xmax(now.snapshot)
+            ORDER BY m.changed_by DESC LIMIT 1) AS highest,
+          due.changed_by::text AS changed_by, due.projection_id, due.projection_type, due.aggregate_id, due.state,
+          due.last_event_id, due.last_event_timestamp, due.updated_at
+          FROM now LEFT JOIN LATERAL (SELECT * FROM (",
+    );
+    push_branch(&mut query, selection, limit, |query| {
+        query.push(" AND p.changed_by >= ").push_bind(seen.through.to_string()).push("::text::xid8");
+        query.push(" AND p.changed_by < pg_snapshot_xmax(now.snapshot)");
+    });
+    if !open.is_empty() {
+        query.push(" UNION ALL ");
+        push_branch(&mut query, selection, limit, |query| {
+            query.push(" AND p.changed_by = ANY (").push_bind(open).push("::text[]::xid8[])");
+        });
+    }
+    for (xid, key) in xids.into_iter().zip(keys) {
+        query.push(" UNION ALL ");
+        push_branch(&mut query, selection, limit, |query| {
+            query.push(" AND p.changed_by = ").push_bind(xid).push("::text::xid8 AND p.aggregate_id > ").push_bind(key);
+        });
+    }
+    query.push(") branches ORDER BY changed_by, aggregate_id LIMIT ").push_bind(limit);
+    query.push(") due ON true ORDER BY due.changed_by, due.aggregate_id");
+    read_due(&query.build().fetch_all(pool).await?)
+}
+
+/// One source of due rows; each follows the index on (projection_type, changed_by, aggregate_id).
+fn push_branch(
+    query: &mut QueryBuilder<Postgres>,
+    selection: &Selection,
+    limit: i64,
+    which: impl FnOnce(&mut QueryBuilder<Postgres>),
+) {
+    query.push("(SELECT p.* FROM projections p WHERE ");
+    push_selection(query, selection);
+    which(query);
+    query.push(" ORDER BY p.changed_by, p.aggregate_id LIMIT ").push_bind(limit).push(")");
+}
+
+fn read_due(rows: &[PgRow]) -> sqlx::Result<Due> {
+    let unreadable = |text: String| sqlx::Error::Decode(format!("'{text}' is no snapshot").into());
+    let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    let text: String = first.try_get("snapshot")?;
+    let now = Snapshot::parse(&text).ok_or_else(|| unreadable(text))?;
+    let highest = first.try_get::<Option<String>, _>("highest")?.map(|t| xid(&t)).transpose()?;
+    let mut due = Due { now, highest, rows: Vec::with_capacity(rows.len()) };
+    for row in rows {
+        if let Some(changed_by) = row.try_get::<Option<String>, _>("changed_by")? {
+            due.rows.push((xid(&changed_by)?, Projection::from_row(row)?));
+        }
+    }
+    Ok(due)
+}
+
+fn xid(text: &str) -> sqlx::Result<Xid> {
+    text.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))
+}
+
+/// Which PostgreSQL a stream's ids are of, and whether it is a standby.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct Server {
+    /// The cluster's identifier and the database within it.
+    pub identity: String,
+    pub standby: bool,
+}
+
+pub async fn server(pool: &PgPool) -> sqlx::Result<Server> {
+    sqlx::query_as(
+        "SELECT (SELECT system_identifier::text FROM pg_control_system()) || '/' ||
+                (SELECT oid::text FROM pg_database WHERE datname = current_database()) AS identity,
+                pg_is_in_recovery() AS standby",
+    )
+    .fetch_one(pool)
+    .await
+}
+
+/// Succeeds where the tables are there and can be read.
+pub async fn probe(pool: &PgPool) -> sqlx::Result<()> {
+    sqlx::query("SELECT FROM projections, projection_progress LIMIT 0").execute(pool).await.map(drop)
+}
