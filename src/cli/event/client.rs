@@ -1,0 +1,63 @@
+//! HTTP as the commands need it: one client, `Retry-After` honoured, refusals in the service's own words.
+
+use std::sync::Once;
+use std::time::Duration;
+
+use anyhow::Context;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{Client, StatusCode};
+use serde_json::Value;
+
+/// Longest pause that a service may ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A client without a time limit for whole answers: streams have no end.
+///
+/// # Errors
+/// TLS cannot be set up.
+pub fn client() -> anyhow::Result<Client> {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        // Fails only where one is installed already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+    Client::builder().connect_timeout(Duration::from_secs(5)).build().context("cannot set up HTTP")
+}
+
+/// Whether the same request may be answered otherwise later, and after which pause.
+pub fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    if status != StatusCode::TOO_MANY_REQUESTS && status != StatusCode::SERVICE_UNAVAILABLE {
+        return None;
+    }
+    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    Some(seconds.map_or(Duration::from_secs(1), Duration::from_secs).min(LONGEST_PAUSE))
+}
+
+/// What a refusal says: its `error`, else the start of its text.
+pub fn reason(status: StatusCode, body: &str) -> String {
+    let parsed: Option<Value> = serde_json::from_str(body).ok();
+    let error = parsed.as_ref().and_then(|v| v["error"].as_str()).map(str::to_owned);
+    error.unwrap_or_else(|| format!("{status}: {}", body.chars().take(120).collect::<String>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_as_asked_for_and_bounded() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(retry_after(StatusCode::TOO_MANY_REQUESTS, &headers), Some(Duration::from_secs(1)));
+        assert_eq!(retry_after(StatusCode::BAD_REQUEST, &headers), None);
+        headers.insert(RETRY_AFTER, "7".parse().unwrap());
+        assert_eq!(retry_after(StatusCode::SERVICE_UNAVAILABLE, &headers), Some(Duration::from_secs(7)));
+        headers.insert(RETRY_AFTER, "86400".parse().unwrap());
+        assert_eq!(retry_after(StatusCode::SERVICE_UNAVAILABLE, &headers), Some(LONGEST_PAUSE));
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_services_words() {
+        assert_eq!(reason(StatusCode::BAD_REQUEST, r#"{"error":"limit: '0' …"}"#), "limit: '0' …");
+        assert_eq!(reason(StatusCode::BAD_GATEWAY, "<html>"), "502 Bad Gateway: <html>");
+    }
+}
