@@ -6,6 +6,7 @@ mod handle;
 mod ingest;
 mod migrate;
 pub mod process;
+mod query;
 mod relay;
 pub mod up;
 
@@ -31,6 +32,11 @@ enum Command {
     Relay(relay::RelayArgs),
     /// Run the event handler: bus to projections
     Handle(handle::HandleArgs),
+    /// Run the query service: projections and events by HTTP
+    Query(query::QueryArgs),
+    /// Send events, or watch them
+    #[command(subcommand)]
+    Event(event::EventCommand),
     /// Apply pending database migrations, or say what is pending
     Migrate(migrate::MigrateArgs),
     /// Print the definitions of the four kinds, for `kubectl apply -f -`
@@ -65,6 +71,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ingest(args) => ingest::run(args, &cli.logs).await.map(|()| done),
         Command::Relay(args) => relay::run(args, &cli.logs).await.map(|()| done),
         Command::Handle(args) => handle::run(args, &cli.logs).await.map(|()| done),
+        Command::Query(args) => query::run(args, &cli.logs).await.map(|()| done),
+        Command::Event(command) => event::run(command).await,
         Command::Migrate(args) => migrate::run(args).await.map(|()| done),
         Command::Crd(args) => crd::run(&args).map(|()| done),
     }
