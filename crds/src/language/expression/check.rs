@@ -9,6 +9,7 @@ use cel::common::ast::{
 };
 
 use super::functions::{self, FUNCTIONS};
+use super::values::EVENT_FIELDS;
 use super::{ExpressionError, Scope};
 
 /// How deeply an expression may be nested: the interpreter needs stack for each level.
@@ -79,12 +80,24 @@ impl Checker {
     }
 
     fn select(&mut self, select: SelectExpr, depth: usize) -> Result<Expr, ExpressionError> {
+        self.check_field(&select)?;
         let operand = self.walk(*select.operand, depth + 1)?;
         if select.test {
             return Ok(Expr::Select(SelectExpr { operand: Box::new(operand), ..select }));
         }
         let field = literal(select.field);
         Ok(call(operators::INDEX, vec![operand, field]))
+    }
+
+    /// The fields of `event` are fixed, so that a misspelt one is found before every event fails on it.
+    fn check_field(&self, select: &SelectExpr) -> Result<(), ExpressionError> {
+        let shadowed = || self.names[self.known.len()..].iter().any(|name| name == "event");
+        let of_event = matches!(&select.operand.expr, Expr::Ident(name) if name == "event") && !shadowed();
+        if !of_event || EVENT_FIELDS.contains(&select.field.as_str()) {
+            return Ok(());
+        }
+        let hint = crate::nearest(&select.field, EVENT_FIELDS).map(str::to_owned);
+        Err(ExpressionError::UnknownField { name: select.field.clone(), hint })
     }
 
     fn call(&mut self, called: CallExpr, depth: usize) -> Result<Expr, ExpressionError> {

@@ -46,6 +46,8 @@ pub enum ExpressionError {
     Syntax { line: isize, column: isize, message: String },
     #[error("unknown name '{name}': this expression knows {known}")]
     UnknownName { name: String, known: String },
+    #[error("event has no field '{name}'{}", hint.as_ref().map_or_else(|| format!(": it has {}", values::EVENT_FIELDS.join(", ")), |h| format!(": did you mean '{h}'?")))]
+    UnknownField { name: String, hint: Option<String> },
     #[error("unknown function '{name}'{}", hint.as_ref().map(|h| format!(": did you mean '{h}'?")).unwrap_or_default())]
     UnknownFunction { name: String, hint: Option<String> },
     #[error("the expression is nested too deeply: at most {} levels are allowed", check::DEPTH_LIMIT)]

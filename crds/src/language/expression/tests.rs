@@ -55,6 +55,7 @@ fn expressions_read_the_event_and_the_state() {
         ("max(event.payload.value, 80.0)", json!(80.0)),
         ("optional.none().orValue(7)", json!(7)),
         ("event.metadata.source", json!("http")),
+        ("[{'x': 1}].map(event, event.x)", json!([1])),
     ] {
         assert_eq!(run(text, &payload, &state), Ok(expected), "{text}");
     }
@@ -94,6 +95,8 @@ fn unknown_names_and_functions_do_not_compile() {
     assert!(refused("t").to_string().contains("'t'"));
     assert!(refused("event.event_type.startWith('a')").to_string().contains("did you mean 'startsWith'?"));
     assert!(refused("math.flor(1.0)").to_string().contains("math.floor"));
+    assert!(refused("event.paylod.value").to_string().contains("did you mean 'payload'?"));
+    assert!(refused("has(event.value)").to_string().contains("event has no field 'value'"));
     assert!(refused("Message{a: 1}").to_string().contains("message literal"));
     for text in ["", "event.", "1 +", "event payload", "'open", "((((", "a.b.", "?", "event.payload.map(1, 2)", "\u{0}"]
     {

@@ -11,6 +11,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::EvaluationError;
 
+/// The fields of the variable `event`.
+pub(super) const EVENT_FIELDS: [&str; 7] =
+    ["event_id", "event_type", "aggregate_id", "timestamp", "ingested_at", "payload", "metadata"];
+
 /// An event as expressions see it.
 #[derive(Clone, Copy, Debug)]
 pub struct EventParts<'a> {
@@ -28,16 +32,16 @@ pub struct EventParts<'a> {
 /// The variable `event`.
 pub fn event_value(parts: &EventParts<'_>) -> Value {
     let text = |text: &str| Value::String(Arc::new(text.to_owned()));
-    let fields = [
-        ("event_id", text(parts.event_id)),
-        ("event_type", text(parts.event_type)),
-        ("aggregate_id", text(parts.aggregate_id)),
-        ("timestamp", Value::Timestamp(parts.timestamp.fixed_offset())),
-        ("ingested_at", Value::Timestamp(parts.ingested_at.fixed_offset())),
-        ("payload", to_cel(parts.payload)),
-        ("metadata", to_cel(parts.metadata)),
+    let values = [
+        text(parts.event_id),
+        text(parts.event_type),
+        text(parts.aggregate_id),
+        Value::Timestamp(parts.timestamp.fixed_offset()),
+        Value::Timestamp(parts.ingested_at.fixed_offset()),
+        to_cel(parts.payload),
+        to_cel(parts.metadata),
     ];
-    object(fields.map(|(name, value)| (name.to_owned(), value)))
+    object(EVENT_FIELDS.into_iter().map(str::to_owned).zip(values))
 }
 
 /// A JSON value as the interpreter's. Integers stay exact; other numbers are doubles.
