@@ -6,6 +6,7 @@
 
 pub mod condition;
 pub mod definition;
+mod duration;
 pub mod event_type;
 pub mod language;
 pub mod manifest;

@@ -1,13 +1,10 @@
 //! From documents to resources: everything an API server would check, and the names of misspelt fields.
 
-use std::collections::BTreeMap;
-use std::sync::LazyLock;
-
-use jsonschema::{Draft, PatternOptions, Validator};
-use kube::core::cel::{CompiledSchema, Validator as RuleValidator, compile_schema};
+use kube::core::cel::Validator as RuleValidator;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::checks::{CHECKS, Checks, prune_nulls};
 use super::read::{Document, escape};
 use super::{Lines, Manifest, ManifestError, Origin, Reading, Resource};
 use crate::language::shown;
@@ -31,29 +28,6 @@ const METADATA: [&str; 14] = [
     "deletionTimestamp",
     "deletionGracePeriodSeconds",
 ];
-
-/// What resources of a kind are checked with.
-struct Checks {
-    /// The definition's schema.
-    schema: Value,
-    structure: Validator,
-    rules: CompiledSchema,
-}
-
-static CHECKS: LazyLock<BTreeMap<Kind, Checks>> = LazyLock::new(|| {
-    let checks = |kind| {
-        let schema = crate::definition::schema(kind);
-        let structure = jsonschema::options()
-            .with_draft(Draft::Draft202012)
-            .offline()
-            .with_pattern_options(PatternOptions::regex())
-            .build(&json_schema(&schema))
-            .expect("a definition's schema is a JSON Schema");
-        let rules = compile_schema(&schema);
-        (kind, Checks { schema, structure, rules })
-    };
-    Kind::ALL.into_iter().map(checks).collect()
-});
 
 /// Checks one document, or each item of a list, into the reading.
 pub(super) fn document(file: &str, document: Document, reading: &mut Reading) {
@@ -264,39 +238,4 @@ fn is_name(name: &str, longest: usize, dots: bool) -> bool {
     (1..=longest).contains(&name.len())
         && name.bytes().all(|b| plain(b) || b == b'-' || (dots && b == b'.'))
         && name.split('.').all(|part| part.bytes().next().is_some_and(plain) && part.bytes().last().is_some_and(plain))
-}
-
-/// Drops explicit nulls where the schema does not keep them, as the API server does.
-fn prune_nulls(value: &mut Value, schema: &Value) {
-    if schema["x-kubernetes-preserve-unknown-fields"] == true {
-        return;
-    }
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(|item| prune_nulls(item, &schema["items"])),
-        Value::Object(fields) => {
-            let of = |name: &str| match &schema["additionalProperties"] {
-                Value::Null => &schema["properties"][name],
-                map => map,
-            };
-            fields.retain(|name, value| !value.is_null() || of(name)["nullable"] == true);
-            fields.iter_mut().for_each(|(name, value)| prune_nulls(value, of(name)));
-        }
-        _ => {}
-    }
-}
-
-/// A definition's schema as plain JSON Schema: `nullable` becomes a type.
-fn json_schema(schema: &Value) -> Value {
-    match schema {
-        Value::Object(fields) => {
-            let mut fields: Map<_, _> = fields.iter().map(|(name, value)| (name.clone(), json_schema(value))).collect();
-            if fields.remove("nullable") == Some(json!(true)) {
-                let only = fields.get("type").cloned().unwrap_or_default();
-                fields.insert("type".to_owned(), json!([only, "null"]));
-            }
-            Value::Object(fields)
-        }
-        Value::Array(items) => items.iter().map(json_schema).collect(),
-        other => other.clone(),
-    }
 }

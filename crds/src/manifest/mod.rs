@@ -5,6 +5,7 @@
 //! schema and the same rules are checked, and unknown fields are errors. A bad document never hides its neighbours.
 
 mod check;
+mod checks;
 mod read;
 
 use std::collections::HashMap;
