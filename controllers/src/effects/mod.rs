@@ -1,0 +1,5 @@
+//! Everything that touches the outside world: thin, so that every decision stays testable without it.
+
+pub mod kafka;
+pub mod listen;
+pub mod postgres;

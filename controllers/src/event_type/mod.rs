@@ -1,0 +1,4 @@
+//! Event types: what payloads look like, and which topic they go to.
+
+pub mod resolve;
+pub mod status;

@@ -1,0 +1,128 @@
+//! An EventType's compiled form: schemas compiled, examples run, topic decided. Pure.
+
+use crds::condition::{ConditionType, Finding};
+use crds::language::schema::PayloadSchema;
+use crds::reason::Reason;
+use crds::registration::{Compiled, EventType, MqttSource, SchemaVersion};
+use crds::routing;
+
+use crate::resolve::{Failure, Known};
+
+/// Compiles an EventType. What holds is added to `findings`, up to the first thing that does not.
+pub(crate) fn compile(
+    resource: &crds::EventType,
+    before: Option<&Compiled>,
+    known: &Known,
+    findings: &mut Vec<Finding>,
+) -> Result<EventType, Failure> {
+    let event_type = resource.event_type();
+    if let Some(Compiled::EventType(before)) = before {
+        check_change(event_type, before)?;
+    }
+    check_schemas(resource)?;
+    let versions = resource.spec.versions().len();
+    let compiled = format!("{versions} version(s) compiled, {} example(s) valid", resource.spec.examples().len());
+    findings.push(Finding::new(ConditionType::SchemaCompiled, true, Reason::Compiled, compiled));
+    let (topic, why) = topic_of(resource, known)?;
+    findings.push(Finding::new(ConditionType::TopicResolved, true, Reason::TopicResolved, why));
+    Ok(form(resource, topic))
+}
+
+fn form(resource: &crds::EventType, topic: String) -> EventType {
+    let spec = &resource.spec;
+    let mut versions: Vec<SchemaVersion> = spec.versions().iter().map(version).collect();
+    versions.sort_by_key(|v| v.version);
+    let mqtt = spec.mqtt.iter().flatten();
+    EventType {
+        event_type: resource.event_type().to_owned(),
+        description: spec.description.clone(),
+        owner: spec.owner.clone(),
+        topic,
+        validation: spec.validation.unwrap_or_default(),
+        versions,
+        examples: spec.examples().to_vec(),
+        mqtt: mqtt
+            .map(|m| MqttSource { topic_filter: m.topic_filter.clone(), aggregate_id: m.aggregate_id.clone() })
+            .collect(),
+    }
+}
+
+fn version(declared: &crds::event_type::EventTypeVersion) -> SchemaVersion {
+    SchemaVersion {
+        version: declared.version,
+        schema: declared.schema.clone(),
+        deprecated: declared.deprecated.unwrap_or(false),
+    }
+}
+
+fn check_change(event_type: &str, before: &EventType) -> Result<(), Failure> {
+    if event_type == before.event_type {
+        return Ok(());
+    }
+    let message = format!(
+        "spec.type cannot change from '{}' to '{event_type}': make a new EventType, and delete this one when nothing \
+         sends it any more",
+        before.event_type
+    );
+    Err(Failure::new(Reason::InvalidSpec, message))
+}
+
+/// Compiles every version and runs the examples against the one in force.
+fn check_schemas(resource: &crds::EventType) -> Result<(), Failure> {
+    let spec = &resource.spec;
+    let in_force = spec.effective_version().map(|v| v.version);
+    for (index, declared) in spec.versions().iter().enumerate() {
+        let schema = PayloadSchema::compile(&declared.schema).map_err(|error| {
+            let place = format!("spec.versions[{index}].schema (version {}): {error}", declared.version);
+            Failure::new(Reason::InvalidSchema, place).of(ConditionType::SchemaCompiled)
+        })?;
+        if Some(declared.version) == in_force {
+            check_examples(resource, declared.version, &schema)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_examples(resource: &crds::EventType, version: i32, schema: &PayloadSchema) -> Result<(), Failure> {
+    for (index, example) in resource.spec.examples().iter().enumerate() {
+        if let Some(violation) = schema.validate(example).first() {
+            let message = format!(
+                "spec.examples[{index}] is not valid under version {version}: {}; mend the example or the schema",
+                violation.message
+            );
+            return Err(Failure::new(Reason::InvalidExample, message).of(ConditionType::SchemaCompiled));
+        }
+    }
+    Ok(())
+}
+
+/// The topic on the bus, and why that one.
+fn topic_of(resource: &crds::EventType, known: &Known) -> Result<(String, String), Failure> {
+    if let Some(reference) = &resource.spec.topic_ref {
+        let Some(topic) = known.topics.get(&reference.name) else {
+            let message = format!(
+                "spec.topicRef names the Topic '{}', which does not exist or is not valid: there are {}",
+                reference.name,
+                listed(known.topics.keys())
+            );
+            return Err(Failure::new(Reason::TopicNotFound, message).of(ConditionType::TopicResolved));
+        };
+        return Ok((topic.topic_name.clone(), format!("topic '{}' by topicRef", topic.topic_name)));
+    }
+    let event_type = resource.event_type();
+    let Some(topic) = routing::route(known.topics.values(), event_type) else {
+        let message = format!(
+            "no Topic has a prefix of '{event_type}' and none is the default: give topicRef, add a prefix to a Topic, \
+             or set default: true on one"
+        );
+        return Err(Failure::new(Reason::Unroutable, message).of(ConditionType::TopicResolved));
+    };
+    let by_prefix = topic.prefixes.iter().any(|prefix| event_type.starts_with(prefix.as_str()));
+    let why = if by_prefix { "by prefix" } else { "as the default" };
+    Ok((topic.topic_name.clone(), format!("topic '{}' {why}", topic.topic_name)))
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let names: Vec<&str> = names.take(10).map(String::as_str).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}

@@ -1,0 +1,4 @@
+//! Projections: which state is kept, and from which events.
+
+pub mod resolve;
+pub mod status;

@@ -1,0 +1,109 @@
+//! A Projection's compiled form: expressions checked, the way of reading decided. Pure.
+
+use std::collections::BTreeSet;
+
+use crds::language::expression::{Expression, Scope};
+use crds::projection::ProjectionSpec;
+use crds::reason::Reason;
+use crds::registration::{Compiled, Fold, Projection, Source};
+use crds::routing;
+
+use crate::resolve::{Failure, Known};
+
+/// Compiles a Projection, compared with what was registered for it before.
+pub(crate) fn compile(
+    resource: &crds::Projection,
+    before: Option<&Compiled>,
+    known: &Known,
+) -> Result<Projection, Failure> {
+    let spec = &resource.spec;
+    let projection_type = resource.projection_type();
+    if let Some(Compiled::Projection(before)) = before {
+        check_change(projection_type, before)?;
+    }
+    check_expressions(spec)?;
+    let fold = fold(spec)?;
+    let source = Source {
+        event_types: spec.source.event_types.clone().unwrap_or_default(),
+        prefixes: spec.source.prefixes.clone().unwrap_or_default(),
+    };
+    let order_matters = !matches!(fold, Fold::Latest);
+    let reads_event_store = order_matters && topics_of(&source, known).len() > 1;
+    Ok(Projection {
+        projection_type: projection_type.to_owned(),
+        source,
+        filter: spec.filter.clone(),
+        key: spec.key.clone(),
+        fold,
+        start_from: spec.start_from.unwrap_or_default(),
+        on_error: spec.on_error.unwrap_or_default(),
+        rebuild: spec.rebuild.unwrap_or_default(),
+        retention_seconds: spec.retention.as_ref().map(|r| i64::try_from(r.length().as_secs()).unwrap_or(i64::MAX)),
+        indexes: spec.indexes.iter().flatten().map(|index| index.field.clone()).collect(),
+        reads_event_store,
+    })
+}
+
+fn check_change(projection_type: &str, before: &Projection) -> Result<(), Failure> {
+    if projection_type == before.projection_type {
+        return Ok(());
+    }
+    let message = format!(
+        "spec.type cannot change from '{}' to '{projection_type}': make a new Projection, move its readers, then \
+         delete this one",
+        before.projection_type
+    );
+    Err(Failure::new(Reason::InvalidSpec, message))
+}
+
+fn fold(spec: &ProjectionSpec) -> Result<Fold, Failure> {
+    match (&spec.latest, &spec.merge, &spec.fields, &spec.time_series) {
+        (Some(_), None, None, None) => Ok(Fold::Latest),
+        (None, Some(_), None, None) => Ok(Fold::Merge),
+        (None, None, Some(fields), None) => Ok(Fold::Fields(fields.clone())),
+        (None, None, None, Some(_)) => Err(Failure::new(
+            Reason::NotServed,
+            "timeSeries is valid, but this release does not keep time series: use latest, merge or fields, or remove \
+             the Projection until a release that does",
+        )),
+        _ => Err(Failure::new(Reason::InvalidSpec, "give exactly one of latest, merge, fields and timeSeries")),
+    }
+}
+
+fn check_expressions(spec: &ProjectionSpec) -> Result<(), Failure> {
+    let event_only = [("spec.filter", &spec.filter), ("spec.key", &spec.key)];
+    for (place, text) in event_only {
+        if let Some(text) = text {
+            check(place, text, Scope::Event)?;
+        }
+    }
+    for (name, text) in spec.fields.iter().flatten() {
+        check(&format!("spec.fields.{name}"), text, Scope::StateAndEvent)?;
+    }
+    for (index, column) in spec.time_series.iter().flat_map(|table| &table.columns).enumerate() {
+        check(&format!("spec.timeSeries.columns[{index}].from"), &column.from, Scope::Event)?;
+    }
+    Ok(())
+}
+
+/// An expression of a resource compiles, or the failure names its place.
+pub(crate) fn check(place: &str, text: &str, scope: Scope) -> Result<(), Failure> {
+    let checked = Expression::compile(text, scope);
+    checked.map(drop).map_err(|error| Failure::new(Reason::InvalidExpression, format!("{place}: {error}")))
+}
+
+/// Every topic that an event of the source may come through.
+fn topics_of<'a>(source: &Source, known: &'a Known) -> BTreeSet<&'a str> {
+    let registered = known.event_types.values().filter(|t| source.matches(&t.event_type)).map(|t| t.topic.as_str());
+    let mut topics: BTreeSet<&str> = registered.collect();
+    let unregistered = |name: &str| known.event_types.values().all(|t| t.event_type != name);
+    let named = source.event_types.iter().filter(|name| unregistered(name));
+    let routed = named.chain(&source.prefixes).filter_map(|name| routing::route(known.topics.values(), name));
+    topics.extend(routed.map(|topic| topic.topic_name.as_str()));
+    // Types that nobody has registered: those under a longer prefix than the source's may go elsewhere.
+    let finer = known.topics.values().filter(|topic| {
+        topic.prefixes.iter().any(|prefix| source.prefixes.iter().any(|p| prefix.starts_with(p.as_str())))
+    });
+    topics.extend(finer.map(|topic| topic.topic_name.as_str()));
+    topics
+}

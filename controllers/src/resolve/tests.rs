@@ -1,0 +1,254 @@
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crds::manifest;
+
+use super::*;
+use crate::plan::Registered;
+use crate::testing::key;
+
+const TOPICS: &str = "
+Topic all {default: true}
+Topic sensors {prefixes: [sensor.]}
+";
+
+/// Resources, one a line: `Kind name {spec}`.
+fn declared(lines: &str) -> Vec<Declared> {
+    let mut text = String::new();
+    for line in lines.lines().filter(|line| !line.trim().is_empty()) {
+        let (kind, rest) = line.split_once(' ').expect("a kind");
+        let (name, spec) = rest.split_once(' ').expect("a name");
+        writeln!(
+            text,
+            "---\napiVersion: cornjacket.io/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}"
+        )
+        .expect("a string");
+    }
+    let reading = manifest::read("test.yaml", &text);
+    assert!(reading.errors.is_empty(), "{:?}", reading.errors);
+    let declared = |m: manifest::Manifest| Declared {
+        key: key(m.resource.kind(), m.resource.name()),
+        generation: 1,
+        created: None,
+        origin: m.origin.to_string(),
+        resource: Ok(m.resource),
+    };
+    reading.manifests.into_iter().map(declared).collect()
+}
+
+fn outcomes(lines: &str, registered: &Registrations) -> BTreeMap<String, Outcome> {
+    let resolutions = resolve(&declared(lines), registered);
+    resolutions.into_iter().map(|r| (r.key.name, r.outcome)).collect()
+}
+
+/// What would be registered if all this were applied.
+fn registered(lines: &str) -> Registrations {
+    let row = |resolution: Resolution| {
+        let spec = resolution.outcome.to_run().cloned()?;
+        let row = Registered { generation: 1, hash: spec.hash(), spec: Some(spec), active: true };
+        Some((resolution.key, row))
+    };
+    resolve(&declared(lines), &Registrations::new()).into_iter().filter_map(row).collect()
+}
+
+fn topic_of(outcome: &Outcome) -> &str {
+    match outcome {
+        Outcome::Run(Compiled::EventType(spec)) => &spec.topic,
+        other => panic!("not an event type to run: {other:?}"),
+    }
+}
+
+fn refusal(outcome: &Outcome) -> (Reason, &str) {
+    match outcome {
+        Outcome::Refused(failure) => (failure.reason, &failure.message),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn event_types_go_to_topic_ref_then_prefix_then_default() {
+    let types = "
+EventType a {type: sensor.reading}
+EventType b {type: user.login}
+EventType c {type: sensor.lab, topicRef: {name: all}}
+EventType d {type: sensor.x, topicRef: {name: nowhere}}
+";
+    let outcomes = outcomes(&format!("{TOPICS}{types}"), &Registrations::new());
+    assert_eq!(topic_of(&outcomes["a"]), "sensors");
+    assert_eq!(topic_of(&outcomes["b"]), "all");
+    assert_eq!(topic_of(&outcomes["c"]), "all");
+    let (reason, message) = refusal(&outcomes["d"]);
+    assert_eq!(reason, Reason::TopicNotFound);
+    assert!(message.contains("'nowhere'") && message.contains("all, sensors"), "{message}");
+
+    let alone = resolve(&declared("EventType b {type: user.login}"), &Registrations::new());
+    assert_eq!(refusal(&alone[0].outcome).0, Reason::Unroutable);
+}
+
+#[test]
+fn a_broken_schema_or_example_names_its_place() {
+    let lines = "
+EventType a {versions: [{version: 1, schema: {type: object}}, {version: 2, schema: {type: sting}}]}
+EventType b {versions: [{version: 1, schema: {type: object, required: [x]}}], examples: [{x: 1}, {y: 1}]}
+EventType c {versions: [{version: 1, schema: {required: [x]}, deprecated: true}, {version: 2, schema: {type: object}}], examples: [{y: 1}]}
+";
+    let outcomes = outcomes(&format!("{TOPICS}{lines}"), &Registrations::new());
+    let (reason, message) = refusal(&outcomes["a"]);
+    assert_eq!(reason, Reason::InvalidSchema);
+    assert!(message.starts_with("spec.versions[1].schema (version 2): "), "{message}");
+    let (reason, message) = refusal(&outcomes["b"]);
+    assert_eq!(reason, Reason::InvalidExample);
+    assert!(message.starts_with("spec.examples[1] is not valid under version 1: "), "{message}");
+    assert_eq!(topic_of(&outcomes["c"]), "all", "examples are those of the version in force");
+}
+
+#[test]
+fn a_name_claimed_twice_is_kept_by_who_is_registered_then_by_the_first_name() {
+    let two = "EventType a {type: x}\nEventType b {type: x}\n";
+    let fresh = outcomes(&format!("{TOPICS}{two}"), &Registrations::new());
+    assert_eq!(topic_of(&fresh["a"]), "all");
+    let (reason, message) = refusal(&fresh["b"]);
+    assert_eq!(reason, Reason::Conflict);
+    assert!(message.contains("EventType default/a"), "{message}");
+
+    let held = registered(&format!("{TOPICS}EventType b {{type: x}}"));
+    let later = outcomes(&format!("{TOPICS}{two}"), &held);
+    assert_eq!(topic_of(&later["b"]), "all");
+    assert_eq!(refusal(&later["a"]).0, Reason::Conflict);
+}
+
+#[test]
+fn topics_share_no_name_prefix_or_default() {
+    let lines = "
+Topic a {default: true, prefixes: [x.]}
+Topic b {default: true}
+Topic c {prefixes: [x.]}
+Topic d {topicName: a}
+Topic e {prefixes: [x.y.]}
+";
+    let outcomes = outcomes(lines, &Registrations::new());
+    for (name, what) in [("b", "default topic"), ("c", "prefix 'x.'"), ("d", "'a'")] {
+        let (reason, message) = refusal(&outcomes[name]);
+        assert_eq!(reason, Reason::Conflict);
+        assert!(message.contains(what), "{name}: {message}");
+    }
+    assert!(outcomes["a"].to_run().is_some() && outcomes["e"].to_run().is_some());
+}
+
+#[test]
+fn what_cannot_change_is_refused_with_the_way_out() {
+    let before = registered(&format!(
+        "{TOPICS}EventType a {{type: x}}\nProjection p {{type: x, source: {{prefixes: [x]}}, latest: {{}}}}\nTopic t {{partitions: 3}}"
+    ));
+    let after = outcomes(
+        &format!(
+            "{TOPICS}EventType a {{type: y}}\nProjection p {{type: y, source: {{prefixes: [x]}}, latest: {{}}}}\nTopic t {{partitions: 2}}"
+        ),
+        &before,
+    );
+    assert!(refusal(&after["a"]).1.contains("cannot change from 'x' to 'y'"));
+    assert!(refusal(&after["p"]).1.contains("cannot change from 'x' to 'y'"));
+    assert_eq!(refusal(&after["t"]).0, Reason::RepartitionRefused);
+    let more = outcomes(&format!("{TOPICS}Topic t {{partitions: 4}}"), &before);
+    assert!(refusal(&more["t"]).1.contains("allowRepartition"));
+    let allowed = outcomes(&format!("{TOPICS}Topic t {{partitions: 4, allowRepartition: true}}"), &before);
+    assert!(allowed["t"].to_run().is_some());
+}
+
+#[test]
+fn a_refused_topic_routes_as_it_was_registered() {
+    let before = registered(TOPICS);
+    let broken = "
+Topic all {default: true}
+Topic sensors {topicName: renamed, prefixes: [sensor.]}
+EventType a {type: sensor.reading}
+";
+    let outcomes = outcomes(broken, &before);
+    assert_eq!(refusal(&outcomes["sensors"]).0, Reason::InvalidSpec);
+    assert_eq!(topic_of(&outcomes["a"]), "sensors");
+}
+
+#[test]
+fn expressions_are_checked_and_the_failure_names_the_field() {
+    let lines = "
+Projection a {source: {prefixes: [s]}, filter: 'event.payload.x > ', latest: {}}
+Projection b {source: {prefixes: [s]}, fields: {count: 'state.count + nonsense'}}
+Projection c {source: {prefixes: [s]}, key: 'state.x', latest: {}}
+";
+    let outcomes = outcomes(lines, &Registrations::new());
+    for (name, place) in [("a", "spec.filter: "), ("b", "spec.fields.count: "), ("c", "spec.key: ")] {
+        let (reason, message) = refusal(&outcomes[name]);
+        assert_eq!(reason, Reason::InvalidExpression);
+        assert!(message.starts_with(place), "{message}");
+    }
+}
+
+#[test]
+fn only_a_fold_whose_order_spans_topics_reads_the_event_store() {
+    let types = "EventType r {type: sensor.reading}\nEventType o {type: sensor.odd, topicRef: {name: all}}\n";
+    let reads = |projection: &str| {
+        let lines = format!("{TOPICS}{types}Projection p {projection}");
+        match &outcomes(&lines, &Registrations::new())["p"] {
+            Outcome::Run(Compiled::Projection(spec)) => spec.reads_event_store,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(reads("{source: {eventTypes: [sensor.reading, user.login]}, merge: {}}"));
+    assert!(!reads("{source: {eventTypes: [sensor.reading, user.login]}, latest: {}}"));
+    assert!(!reads("{source: {eventTypes: [sensor.reading]}, merge: {}}"));
+    assert!(reads("{source: {prefixes: [sensor.]}, merge: {}}"), "sensor.odd goes elsewhere by topicRef");
+    assert!(reads("{source: {prefixes: [se]}, fields: {n: '1'}}"), "a finer prefix goes elsewhere");
+    assert!(!reads("{source: {prefixes: [user.]}, merge: {}}"));
+}
+
+#[test]
+fn what_this_release_does_not_run_says_so() {
+    let lines = "
+Projection ts {source: {prefixes: [s]}, timeSeries: {table: t, columns: [{name: v, type: Double, from: event.payload.value}]}}
+Projection bad {source: {prefixes: [s]}, timeSeries: {table: t, columns: [{name: v, type: Double, from: nonsense}]}}
+WebhookAction w {source: {prefixes: [s]}, url: 'https://example.com/hook'}
+";
+    let outcomes = outcomes(lines, &Registrations::new());
+    assert_eq!(refusal(&outcomes["ts"]).0, Reason::NotServed);
+    assert_eq!(refusal(&outcomes["bad"]).0, Reason::InvalidExpression);
+    assert_eq!(refusal(&outcomes["w"]).0, Reason::NotServed);
+}
+
+#[test]
+fn paused_and_observed_resources_are_left_alone() {
+    let lines = "
+EventType a {type: x, reconciliation: Paused}
+EventType b {type: y, managementPolicy: Observe}
+Topic t {managementPolicy: Observe}
+";
+    let set = format!("{TOPICS}{lines}");
+    let resolutions = resolve(&declared(&set), &Registrations::new());
+    let of = |name: &str| resolutions.iter().find(|r| r.key.name == name).expect("declared");
+    assert_eq!(of("a").outcome, Outcome::LeftAlone(Reason::Paused));
+    assert_eq!(of("b").outcome, Outcome::LeftAlone(Reason::Observing));
+    assert!(of("t").outcome.to_run().is_some() && !of("t").manages, "it routes, but is not made on the bus");
+}
+
+#[test]
+fn the_samples_all_run() {
+    let mut set = Vec::new();
+    for text in [
+        include_str!("../../../crds/samples/topics.yaml"),
+        include_str!("../../../crds/samples/event-types.yaml"),
+        include_str!("../../../crds/samples/projections.yaml"),
+    ] {
+        let manifests = manifest::read("sample", text).manifests;
+        set.extend(manifests.into_iter().map(|m| Declared {
+            key: key(m.resource.kind(), m.resource.name()),
+            generation: 1,
+            created: None,
+            origin: m.origin.to_string(),
+            resource: Ok(m.resource),
+        }));
+    }
+    let resolutions = resolve(&set, &Registrations::new());
+    assert_eq!(resolutions.len(), 8);
+    for resolution in resolutions {
+        assert!(resolution.outcome.to_run().is_some(), "{resolution:?}");
+    }
+}

@@ -1,0 +1,4 @@
+//! Where resources come from without a cluster: a directory of manifests.
+
+pub mod declare;
+pub mod directory;

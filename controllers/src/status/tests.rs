@@ -1,0 +1,178 @@
+use serde_json::json;
+
+use super::*;
+use crate::resolve::Failure;
+use crate::testing::{key, topic};
+
+fn at(second: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(second, 0).expect("in range")
+}
+
+fn instance(id: &str, role: Role) -> Instance {
+    Instance { id: id.into(), role, host: format!("host-{id}") }
+}
+
+fn ack(id: &str, role: Role, hash: &str, error: Option<&str>) -> Ack {
+    let key = key(Kind::Projection, "p");
+    Ack { instance: id.into(), role, key, hash: hash.into(), error: error.map(str::to_owned) }
+}
+
+fn propagated(instances: Vec<Instance>, acks: Vec<Ack>) -> (Status, Reason, String, i32, i32) {
+    let served = Served { generation: 7, hash: "new".into() };
+    let p = propagation(&key(Kind::Projection, "p"), Some(&served), &DataPlane { instances, acks });
+    (p.finding.status, p.finding.reason, p.finding.message, p.acked, p.total)
+}
+
+#[test]
+fn every_live_instance_of_the_roles_concerned_must_acknowledge_this_very_hash() {
+    let two = || vec![instance("h", Role::Handle), instance("q", Role::Query), instance("i", Role::Ingest)];
+    let runs = |role, id| ack(id, role, "new", None);
+
+    let (status, reason, ..) = propagated(vec![instance("i", Role::Ingest)], Vec::new());
+    assert_eq!((status, reason), (Status::Unknown, Reason::NoInstances));
+
+    let old = ack("q", Role::Query, "old", None);
+    let (status, reason, message, acked, total) = propagated(two(), vec![runs(Role::Handle, "h"), old]);
+    assert_eq!((status, reason, acked, total), (Status::False, Reason::AwaitingInstances, 1, 2));
+    assert_eq!(message, "1 of 2 instances run generation 7; waiting for query on host-q");
+
+    let (status, reason, message, ..) =
+        propagated(two(), vec![runs(Role::Handle, "h"), ack("q", Role::Query, "new", Some("cannot load"))]);
+    assert_eq!((status, reason), (Status::False, Reason::LoadFailed));
+    assert_eq!(message, "query on host-q: cannot load");
+
+    let (status, reason, _, acked, total) = propagated(two(), vec![runs(Role::Handle, "h"), runs(Role::Query, "q")]);
+    assert_eq!((status, reason, acked, total), (Status::True, Reason::Acknowledged, 2, 2));
+}
+
+struct Case {
+    resolution: Resolution,
+    served: Option<Served>,
+    data_plane: DataPlane,
+    bus: Bus,
+}
+
+impl Case {
+    /// A Topic that a relay runs, on the embedded bus.
+    fn ready(generation: i64) -> Self {
+        let spec = Compiled::Topic(topic("t"));
+        let (key, hash) = (key(Kind::Topic, "t"), spec.hash());
+        let ack = Ack { instance: "r".into(), role: Role::Relay, key: key.clone(), hash: hash.clone(), error: None };
+        Self {
+            resolution: Resolution {
+                key,
+                generation,
+                origin: "t.yaml:1".into(),
+                outcome: Outcome::Run(spec),
+                manages: true,
+                findings: Vec::new(),
+            },
+            served: Some(Served { generation, hash }),
+            data_plane: DataPlane { instances: vec![instance("r", Role::Relay)], acks: vec![ack] },
+            bus: Bus::Embedded,
+        }
+    }
+
+    fn document(&self, previous: Option<&Value>, second: i64) -> Value {
+        let spec = Compiled::Topic(topic("t"));
+        let facts = Facts {
+            resolution: &self.resolution,
+            served: self.served.as_ref(),
+            spec: self.served.as_ref().map(|_| &spec),
+            data_plane: &self.data_plane,
+            bus: &self.bus,
+            progress: None,
+        };
+        document(&facts, previous, at(second))
+    }
+}
+
+fn condition(document: &Value, name: &str) -> Option<(String, String, String)> {
+    let found = document["conditions"].as_array()?.iter().find(|c| c["type"] == name)?;
+    let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+    Some((text("status"), text("reason"), text("message")))
+}
+
+fn ready(document: &Value) -> (String, String) {
+    let (status, reason, _) = condition(document, "Ready").expect("always there");
+    (status, reason)
+}
+
+fn is(status: &str, reason: &str) -> (String, String) {
+    (status.into(), reason.into())
+}
+
+#[test]
+fn ready_means_acknowledged_and_equal_facts_give_an_equal_document() {
+    let case = Case::ready(2);
+    let first = case.document(None, 100);
+    assert_eq!(ready(&first), is("True", "Available"));
+    assert_eq!(first["observedGeneration"], 2);
+    assert_eq!(first["dataPlane"]["ackedReplicas"], 1);
+    assert!(condition(&first, "Stalled").is_none() && condition(&first, "Reconciling").is_none());
+    assert_eq!(case.document(Some(&first), 200), first);
+
+    let mut silent = Case::ready(2);
+    silent.data_plane.acks.clear();
+    let waiting = silent.document(Some(&first), 300);
+    assert_eq!(ready(&waiting), is("False", "AwaitingInstances"));
+    assert!(condition(&waiting, "Reconciling").is_some());
+}
+
+#[test]
+fn a_refusal_is_stalled_and_says_what_is_still_served() {
+    let mut case = Case::ready(3);
+    let failure = Failure::new(Reason::InvalidSchema, "version 2: no type 'sting'").of(ConditionType::SchemaCompiled);
+    case.resolution.generation = 4;
+    case.resolution.outcome = Outcome::Refused(failure);
+    let document = case.document(None, 1);
+    let (status, reason, message) = condition(&document, "Ready").expect("always there");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "InvalidSchema"));
+    assert_eq!(message, "version 2: no type 'sting'; generation 3 is still served");
+    assert!(condition(&document, "Stalled").is_some());
+    assert_eq!(condition(&document, "SchemaCompiled").map(|c| c.0), Some("False".into()));
+    assert_eq!(condition(&document, "Propagated").map(|c| c.0), Some("True".into()), "of what is served");
+
+    case.served = None;
+    let (.., message) = condition(&case.document(None, 1), "Ready").expect("always there");
+    assert!(message.ends_with("nothing is served for it"), "{message}");
+}
+
+#[test]
+fn a_paused_resource_is_as_ready_as_what_is_served() {
+    let mut case = Case::ready(1);
+    case.resolution.outcome = Outcome::LeftAlone(Reason::Paused);
+    assert_eq!(ready(&case.document(None, 1)), is("True", "Paused"));
+    case.served = None;
+    assert_eq!(ready(&case.document(None, 1)), is("False", "Paused"));
+}
+
+#[test]
+fn a_topic_waits_for_its_broker_and_an_existing_one_that_differs_is_only_drift() {
+    let with = |bus| Case { bus, ..Case::ready(1) }.document(None, 1);
+    assert_eq!(ready(&with(Bus::Unknown)), is("False", "Pending"));
+    let away = with(Bus::Unreachable("connection refused".into()));
+    assert_eq!(ready(&away), is("False", "BrokerUnreachable"));
+    assert!(condition(&away, "Reconciling").is_some() && condition(&away, "Stalled").is_none());
+
+    let kafka = |value| Bus::Kafka(serde_from(value));
+    assert_eq!(ready(&with(kafka(json!({})))), is("False", "TopicMissing"));
+    let refused = with(kafka(json!({"refused": true})));
+    assert_eq!(ready(&refused), is("False", "ConfigRejected"));
+    assert!(condition(&refused, "Stalled").is_some());
+    let drifted = with(kafka(json!({"partitions": 6})));
+    assert_eq!(ready(&drifted), is("True", "Available"));
+    assert_eq!(condition(&drifted, "Drifted").map(|c| c.1), Some("DriftDetected".into()));
+    assert_eq!(drifted["drift"], json!([{"key": "partitions", "desired": "1", "actual": "6"}]));
+}
+
+fn serde_from(value: Value) -> topic::status::Kafka {
+    let mut kafka = topic::status::Kafka::default();
+    if let Some(partitions) = value["partitions"].as_i64().and_then(|n| i32::try_from(n).ok()) {
+        kafka.topics.insert("t".into(), topic::plan::ExistingTopic { partitions, replication: 1 });
+    }
+    if value["refused"] == true {
+        kafka.refused.insert("t".into(), ("the broker refuses".into(), true));
+    }
+    kafka
+}
