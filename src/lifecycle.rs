@@ -42,8 +42,10 @@ struct Room {
 
 struct Inner {
     rooms: [Room; Stage::ALL.len()],
-    /// Cancelled when a task failed or [`Lifecycle::stop`] was called.
+    /// Cancelled at the first signal, when a task failed, or when [`Lifecycle::stop`] was called.
     stop: CancellationToken,
+    /// Cancelled at the second signal.
+    at_once: CancellationToken,
     failed: AtomicBool,
     cause: Mutex<Option<String>>,
 }
@@ -63,9 +65,34 @@ impl Default for Lifecycle {
 impl Lifecycle {
     pub fn new() -> Self {
         let rooms = Stage::ALL.map(|_| Room { token: CancellationToken::new(), tasks: TaskTracker::new() });
-        let inner =
-            Inner { rooms, stop: CancellationToken::new(), failed: AtomicBool::new(false), cause: Mutex::new(None) };
+        let inner = Inner {
+            rooms,
+            stop: CancellationToken::new(),
+            at_once: CancellationToken::new(),
+            failed: AtomicBool::new(false),
+            cause: Mutex::new(None),
+        };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Listens for SIGTERM and SIGINT from now on: the first asks for an orderly shutdown, the second ends it.
+    ///
+    /// # Errors
+    /// The signals cannot be listened for.
+    pub fn watch_signals(&self) -> std::io::Result<()> {
+        let mut term = signal(SignalKind::terminate())?;
+        let mut int = signal(SignalKind::interrupt())?;
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            for token in [&inner.stop, &inner.at_once] {
+                tokio::select! {
+                    _ = term.recv() => info!("SIGTERM"),
+                    _ = int.recv() => info!("SIGINT"),
+                }
+                token.cancel();
+            }
+        });
+        Ok(())
     }
 
     /// Cancelled when the stage is to stop.
@@ -115,24 +142,17 @@ impl Lifecycle {
         self.inner.stop.clone()
     }
 
-    /// Waits for SIGTERM, SIGINT, [`Lifecycle::stop`] or a failed task, then stops the stages in order.
+    /// Waits for a signal, [`Lifecycle::stop`] or a failed task, then stops the stages in order.
     ///
     /// # Errors
     /// Says which task failed, or that the drain was cut short (by `deadline` or a second signal).
     pub async fn run(self, deadline: Duration) -> Result<(), ShutdownError> {
-        let mut term = signal(SignalKind::terminate()).map_err(ShutdownError::Signals)?;
-        let mut int = signal(SignalKind::interrupt()).map_err(ShutdownError::Signals)?;
-        tokio::select! {
-            _ = term.recv() => info!("SIGTERM: draining"),
-            _ = int.recv() => info!("SIGINT: draining"),
-            () = self.inner.stop.cancelled() => {}
-        }
-        self.inner.stop.cancel();
+        self.inner.stop.cancelled().await;
+        info!("draining, at most {} s", deadline.as_secs());
         let drained = tokio::select! {
             () = self.drain() => Ok(()),
             () = tokio::time::sleep(deadline) => Err(ShutdownError::Deadline(deadline)),
-            _ = term.recv() => Err(ShutdownError::SecondSignal),
-            _ = int.recv() => Err(ShutdownError::SecondSignal),
+            () = self.inner.at_once.cancelled() => Err(ShutdownError::SecondSignal),
         };
         if let Err(e) = &drained {
             warn!("{e}");
@@ -157,8 +177,6 @@ impl Lifecycle {
 /// How a shutdown went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum ShutdownError {
-    #[error("cannot listen for signals: {0}")]
-    Signals(#[source] std::io::Error),
     #[error("{0}")]
     TaskFailed(String),
     #[error("not drained within {} s: stopping at once; committed events are safe", .0.as_secs())]

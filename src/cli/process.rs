@@ -127,8 +127,10 @@ impl Process {
     /// Starts logs and metrics.
     pub fn begin(logs: &LogArgs) -> anyhow::Result<Self> {
         logs.install();
+        let lifecycle = Lifecycle::new();
+        lifecycle.watch_signals().context("cannot listen for signals")?;
         Ok(Self {
-            lifecycle: Lifecycle::new(),
+            lifecycle,
             readiness: Readiness::default(),
             metrics: metrics::install().context("cannot start the metrics recorder")?,
             instance: Uuid::now_v7(),

@@ -1,3 +1,136 @@
 //! `cornjacket up`: everything on one machine by one command.
 
 pub mod postgres;
+mod roles;
+mod welcome;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use secrecy::SecretString;
+
+use super::process::{BusArgs, LogArgs, PollArgs, Process, prepare, url};
+use super::relay::RelayTuning;
+use crate::database::Urls;
+use crate::lifecycle::Stage;
+use postgres::PrivatePostgres;
+use welcome::Steps;
+
+#[derive(Args)]
+pub struct UpArgs {
+    /// Where the private PostgreSQL keeps its data, and `get` finds the database
+    #[arg(long, env = "CORNJACKET_DATA_DIR", default_value = ".cornjacket", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Manifests of EventTypes, Topics and Projections; changes are picked up while running
+    #[arg(long, env = "CORNJACKET_RESOURCES", default_value = "crds/samples", value_name = "DIR")]
+    resources: PathBuf,
+    #[command(flatten)]
+    bus: BusArgs,
+    /// Address to listen on
+    #[arg(long, env = "CORNJACKET_BIND", default_value = "127.0.0.1")]
+    bind: IpAddr,
+    /// Port of `POST /api/v1/events`
+    #[arg(long, env = "CORNJACKET_INGESTION_PORT", default_value_t = 8080, value_name = "PORT")]
+    ingestion_port: u16,
+    /// Port of `GET /api/v1/projections`
+    #[arg(long, env = "CORNJACKET_QUERY_PORT", default_value_t = 8081, value_name = "PORT")]
+    query_port: u16,
+    /// Port of webhook actions; in this release it answers /healthz, /readyz, /health and /metrics
+    #[arg(long, env = "CORNJACKET_ACTIONS_PORT", default_value_t = 8082, value_name = "PORT")]
+    actions_port: u16,
+    /// Database of the outbox and the event store. With any of the three URLs no private PostgreSQL is started
+    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = url, hide_env_values = true, value_name = "URL")]
+    ingestion_database_url: Option<SecretString>,
+    /// Database of the projections (default: the ingestion database)
+    #[arg(long, env = "EVENTHANDLER_DATABASE_URL", value_parser = url, hide_env_values = true, value_name = "URL")]
+    eventhandler_database_url: Option<SecretString>,
+    /// Database that queries read: the handler's or a replica of it (default: the handler's)
+    #[arg(long, env = "QUERY_DATABASE_URL", value_parser = url, hide_env_values = true, value_name = "URL")]
+    query_database_url: Option<SecretString>,
+    /// Refuse events whose type is not declared, instead of sending them to the default topic
+    #[arg(long, env = "CORNJACKET_STRICT_TYPES")]
+    strict_types: bool,
+    #[command(flatten)]
+    relay: RelayTuning,
+    #[command(flatten)]
+    poll: PollArgs,
+    /// How long a stop may take, in seconds
+    #[arg(long, env = "CORNJACKET_DRAIN_SECONDS", default_value_t = 25, value_name = "SECONDS")]
+    drain_seconds: u64,
+}
+
+impl UpArgs {
+    /// The databases named, if any is. One URL stands for the others that are not given.
+    fn urls(&self) -> Option<Urls> {
+        let ingestion = self.ingestion_database_url.as_ref();
+        let eventhandler = self.eventhandler_database_url.as_ref();
+        let query = self.query_database_url.as_ref();
+        let any = ingestion.or(eventhandler).or(query)?;
+        Some(Urls {
+            ingestion: ingestion.unwrap_or(any).clone(),
+            eventhandler: eventhandler.unwrap_or(any).clone(),
+            query: query.or(eventhandler).unwrap_or(any).clone(),
+        })
+    }
+}
+
+pub async fn run(args: UpArgs, logs: &LogArgs) -> anyhow::Result<()> {
+    let process = Process::begin(logs)?;
+    let steps = Steps::begin();
+    anyhow::ensure!(
+        args.resources.is_dir(),
+        "--resources {}: not a directory; name one with manifests, such as crds/samples",
+        args.resources.display()
+    );
+    let bus = args.bus.choice()?;
+    let (postgres, urls) = match args.urls() {
+        Some(urls) => (None, urls),
+        None => {
+            let postgres = PrivatePostgres::start(&args.data_dir, |step| steps.say(step))
+                .await
+                .context("cannot start a private PostgreSQL; or name a database by INGESTION_DATABASE_URL")?;
+            let urls = Urls::one(postgres.url());
+            (Some(postgres), urls)
+        }
+    };
+    let died = postgres.as_ref().map(PrivatePostgres::died);
+    let stopping = process.lifecycle.stopping();
+    let ended = if stopping.is_cancelled() { Ok(()) } else { serve(args, process, &steps, bus, urls, died).await };
+    if let Some(postgres) = postgres {
+        steps.say("Stopping PostgreSQL");
+        postgres.stop().await;
+    }
+    ended
+}
+
+async fn serve(
+    args: UpArgs,
+    process: Process,
+    steps: &Steps,
+    bus: crate::handler::BusChoice,
+    urls: Urls,
+    died: Option<impl Future<Output = String> + Send + 'static>,
+) -> anyhow::Result<()> {
+    steps.say("Applying database migrations");
+    prepare(urls.distinct(), false).await?;
+    if let Some(died) = died {
+        let stop = process.lifecycle.token(Stage::Serve);
+        process.lifecycle.spawn(Stage::Serve, "postgres", async move {
+            tokio::select! {
+                how = died => Err(how),
+                () = stop.cancelled() => Ok(()),
+            }
+        });
+    }
+    steps.say(&format!("Starting the roles: ingest, relay, handle, query, controllers ({} bus)", bus.name()));
+    let drain = Duration::from_secs(args.drain_seconds);
+    let ports = roles::start(&args, &process, bus, &urls).await?;
+    let (readiness, resources) = (process.readiness.clone(), args.resources.clone());
+    let welcome = welcome::when_ready(readiness, *steps, ports, resources);
+    let stopping = process.lifecycle.stopping();
+    tokio::spawn(async move { stopping.run_until_cancelled(welcome).await });
+    process.run(drain).await
+}

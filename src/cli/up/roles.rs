@@ -1,0 +1,127 @@
+//! The roles of `up`, started in the order in which an event walks through them backwards: who reads before who writes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::UpArgs;
+use super::welcome::Addresses;
+use crate::bus::wake::{self, Wake};
+use crate::cli::process::Process;
+use crate::database::{self, Urls};
+use crate::event::ShardSet;
+use crate::handler::{BusChoice, Handler};
+use crate::lifecycle::Stage;
+use crate::registry::{self, Registry, Role};
+use crate::relay::Relay;
+use crate::{ingest, operate, query};
+
+/// Starts every role; returns where they listen.
+pub(super) async fn start(args: &UpArgs, process: &Process, bus: BusChoice, urls: &Urls) -> anyhow::Result<Addresses> {
+    let (outbox, event_store) = (Wake::default(), Wake::default());
+    let registry = load(process, urls, &[Role::Ingest, Role::Relay, Role::Handle, Role::Query])?;
+    handle(args, process, &bus, urls, &registry, event_store.clone())?;
+    relay(args, process, &bus, urls, &registry, (outbox.clone(), event_store))?;
+    Ok(Addresses {
+        query: serve_queries(args, process, urls, &registry).await?,
+        actions: serve_operations(args, process).await?,
+        ingest: take_in(args, process, urls, &registry, outbox).await?,
+    })
+}
+
+fn load(process: &Process, urls: &Urls, roles: &[Role]) -> anyhow::Result<Registry> {
+    let settings = registry::Settings {
+        pool: database::pool(&urls.eventhandler, "up", 4)?,
+        namespace: "default".to_owned(),
+        roles: roles.to_vec(),
+        instance: process.instance,
+    };
+    Ok(registry::start(settings, &process.lifecycle, process.readiness.gate("registrations", "loading")))
+}
+
+fn handle(
+    args: &UpArgs,
+    process: &Process,
+    bus: &BusChoice,
+    urls: &Urls,
+    registry: &Registry,
+    event_store: Wake,
+) -> anyhow::Result<()> {
+    let handler = Handler {
+        pool: database::pool(&urls.eventhandler, "handle", 8)?,
+        ingestion: database::pool(&urls.ingestion, "handle", 4)?,
+        instance: process.instance,
+        bus: bus.clone(),
+        poll: args.poll.poll(),
+        event_store,
+        catalog: registry.catalog.clone(),
+        acks: registry.acks.clone(),
+        gate: process.readiness.gate("projections", "reconciling"),
+    };
+    Ok(handler.start(&process.lifecycle)?)
+}
+
+fn relay(
+    args: &UpArgs,
+    process: &Process,
+    bus: &BusChoice,
+    urls: &Urls,
+    registry: &Registry,
+    (outbox, event_store): (Wake, Wake),
+) -> anyhow::Result<()> {
+    let relay = Relay {
+        pool: database::pool(&urls.ingestion, "relay", 8)?,
+        instance: process.instance,
+        settings: args.relay.settings(args.poll.poll()),
+        outbox,
+        event_store,
+        catalog: registry.catalog.clone(),
+        kafka: match bus {
+            BusChoice::Embedded => None,
+            BusChoice::Kafka(settings) => Some(settings.clone()),
+        },
+        database: process.readiness.gate("relay", "connecting to the database"),
+        bus: process.readiness.gate("bus", "connecting"),
+    };
+    Ok(relay.start(&process.lifecycle)?)
+}
+
+async fn take_in(
+    args: &UpArgs,
+    process: &Process,
+    urls: &Urls,
+    registry: &Registry,
+    outbox: Wake,
+) -> anyhow::Result<SocketAddr> {
+    let mut settings = ingest::Settings::default();
+    settings.rules.strict_types = args.strict_types;
+    let gate = process.readiness.gate("outbox", "connecting to the database");
+    let options = database::options(&urls.ingestion, "ingest")?;
+    let wake = outbox.clone();
+    let on_commit: crate::outbox::OnCommit = Arc::new(move |shards: ShardSet| wake.add(shards));
+    let state = ingest::start(&process.lifecycle, &options, registry.catalog.clone(), &settings, gate, &on_commit);
+    let (pool, stop) = (database::pool(&urls.ingestion, "ingest", 1)?, process.lifecycle.token(Stage::Relay));
+    let instance = process.instance;
+    process.lifecycle.spawn(Stage::Relay, "ingest.tell", async move {
+        wake::tell(outbox, wake::OUTBOX, instance, pool, stop).await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+    let routes = ingest::routes(state).merge(operate::http::routes(process.operations("ingest")));
+    process.serve(Stage::Accept, "ingest", SocketAddr::new(args.bind, args.ingestion_port), routes).await
+}
+
+async fn serve_queries(args: &UpArgs, process: &Process, urls: &Urls, registry: &Registry) -> anyhow::Result<SocketAddr> {
+    let sources = query::Sources {
+        projections: database::pool(&urls.query, "query", 8)?,
+        events: database::pool(&urls.ingestion, "query", 4)?,
+        catalog: registry.catalog.clone(),
+    };
+    let service = query::start(sources, query::Limits::default(), &process.lifecycle, process.readiness.gate("query", "connecting to the database"));
+    let routes = query::routes(service).merge(operate::http::routes(process.operations("query")));
+    process.serve(Stage::Serve, "query", SocketAddr::new(args.bind, args.query_port), routes).await
+}
+
+/// The port of actions; until webhooks are delivered, it answers what an operator asks.
+async fn serve_operations(args: &UpArgs, process: &Process) -> anyhow::Result<SocketAddr> {
+    let routes = operate::http::routes(process.operations("up"));
+    process.serve(Stage::Serve, "operations", SocketAddr::new(args.bind, args.actions_port), routes).await
+}

@@ -1,0 +1,75 @@
+//! What `up` prints for people, on standard output: each step, and then how to send a first event.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use crate::operate::Readiness;
+
+/// How long what is pending may take before it is named.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Prints steps with the time since the start.
+#[derive(Clone, Copy)]
+pub(super) struct Steps {
+    begun: Instant,
+}
+
+/// Where the process listens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Addresses {
+    pub ingest: SocketAddr,
+    pub query: SocketAddr,
+    pub actions: SocketAddr,
+}
+
+impl Steps {
+    pub fn begin() -> Self {
+        println!("cornjacket {}", env!("CARGO_PKG_VERSION"));
+        Self { begun: Instant::now() }
+    }
+
+    pub fn say(&self, step: &str) {
+        println!("[{:5.1} s] {step}", self.begun.elapsed().as_secs_f32());
+    }
+}
+
+/// Waits until the process is ready, and then says where it is and what to do with it.
+pub(super) async fn when_ready(readiness: Readiness, steps: Steps, at: Addresses, resources: PathBuf) {
+    let mut named = false;
+    let begun = Instant::now();
+    loop {
+        let pending = readiness.pending();
+        if pending.is_empty() {
+            break;
+        }
+        if !named && begun.elapsed() > PATIENCE {
+            named = true;
+            let pending: Vec<String> = pending.iter().map(|(gate, why)| format!("{gate} ({why})")).collect();
+            steps.say(&format!("Still waiting for {}", pending.join(", ")));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    steps.say("Ready");
+    let Addresses { ingest, query, actions } = at;
+    println!(
+        r#"
+  events in     http://{ingest}/api/v1/events        described at http://{ingest}/docs
+  queries       http://{query}/api/v1/projections   described at http://{query}/docs
+  operations    http://{actions}/readyz, /metrics
+  resources     {resources} (edit, add or remove files: changes are picked up)
+
+Send a first event, and read what became of it:
+
+  curl -s http://{ingest}/api/v1/events -H 'Content-Type: application/json' \
+    -d '{{"event_type":"sensor.reading","aggregate_id":"device-001","payload":{{"value":72.5,"unit":"fahrenheit"}}}}'
+
+  curl -s http://{query}/api/v1/projections/sensor_state/device-001
+
+Stop with Ctrl-C.
+"#,
+        resources = resources.display()
+    );
+}
