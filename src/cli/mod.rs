@@ -26,6 +26,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run everything on this machine: every role in one process, resources from a directory
+    Up(Box<up::UpArgs>),
     /// Take events in by HTTP
     Ingest(ingest::IngestArgs),
     /// Run the relay: outbox to event store and bus
@@ -68,6 +70,7 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = ExitCode::SUCCESS;
     match cli.command {
+        Command::Up(args) => up::run(*args, &cli.logs).await.map(|()| done),
         Command::Ingest(args) => ingest::run(args, &cli.logs).await.map(|()| done),
         Command::Relay(args) => relay::run(args, &cli.logs).await.map(|()| done),
         Command::Handle(args) => handle::run(args, &cli.logs).await.map(|()| done),

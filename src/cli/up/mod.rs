@@ -12,6 +12,7 @@ use anyhow::Context;
 use clap::Args;
 use secrecy::SecretString;
 
+use super::ingest::IngestTuning;
 use super::process::{BusArgs, LogArgs, PollArgs, Process, prepare, url};
 use super::relay::RelayTuning;
 use crate::database::Urls;
@@ -50,9 +51,8 @@ pub struct UpArgs {
     /// Database that queries read: the handler's or a replica of it (default: the handler's)
     #[arg(long, env = "QUERY_DATABASE_URL", value_parser = url, hide_env_values = true, value_name = "URL")]
     query_database_url: Option<SecretString>,
-    /// Refuse events whose type is not declared, instead of sending them to the default topic
-    #[arg(long, env = "CORNJACKET_STRICT_TYPES")]
-    strict_types: bool,
+    #[command(flatten)]
+    ingest: IngestTuning,
     #[command(flatten)]
     relay: RelayTuning,
     #[command(flatten)]

@@ -92,8 +92,7 @@ async fn take_in(
     registry: &Registry,
     outbox: Wake,
 ) -> anyhow::Result<SocketAddr> {
-    let mut settings = ingest::Settings::default();
-    settings.rules.strict_types = args.strict_types;
+    let settings = args.ingest.settings()?;
     let gate = process.readiness.gate("outbox", "connecting to the database");
     let options = database::options(&urls.ingestion, "ingest")?;
     let wake = outbox.clone();
@@ -109,13 +108,23 @@ async fn take_in(
     process.serve(Stage::Accept, "ingest", SocketAddr::new(args.bind, args.ingestion_port), routes).await
 }
 
-async fn serve_queries(args: &UpArgs, process: &Process, urls: &Urls, registry: &Registry) -> anyhow::Result<SocketAddr> {
+async fn serve_queries(
+    args: &UpArgs,
+    process: &Process,
+    urls: &Urls,
+    registry: &Registry,
+) -> anyhow::Result<SocketAddr> {
     let sources = query::Sources {
         projections: database::pool(&urls.query, "query", 8)?,
         events: database::pool(&urls.ingestion, "query", 4)?,
         catalog: registry.catalog.clone(),
     };
-    let service = query::start(sources, query::Limits::default(), &process.lifecycle, process.readiness.gate("query", "connecting to the database"));
+    let service = query::start(
+        sources,
+        query::Limits::default(),
+        &process.lifecycle,
+        process.readiness.gate("query", "connecting to the database"),
+    );
     let routes = query::routes(service).merge(operate::http::routes(process.operations("query")));
     process.serve(Stage::Serve, "query", SocketAddr::new(args.bind, args.query_port), routes).await
 }
