@@ -2,8 +2,7 @@
 
 mod docs;
 mod measure;
-
-use std::net::SocketAddr;
+mod serve;
 
 use axum::Router;
 use axum::extract::State;
@@ -12,11 +11,10 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 pub use docs::docs;
 pub use measure::measured;
+pub use serve::serve;
 
 use super::Readiness;
 
@@ -54,13 +52,4 @@ async fn ready(State(operations): State<Operations>) -> Response {
 
 async fn scrape(State(operations): State<Operations>) -> Response {
     ([("content-type", "text/plain; version=0.0.4")], operations.metrics.render()).into_response()
-}
-
-/// Serves routes until the token is cancelled, then finishes the requests under way.
-///
-/// # Errors
-/// The listener failed.
-pub async fn serve(listener: TcpListener, routes: Router, stop: CancellationToken) -> std::io::Result<()> {
-    let service = routes.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await
 }
