@@ -1,7 +1,9 @@
 //! What an operator can type: one file a command.
 
+mod controllers;
 mod crd;
 pub mod event;
+mod get;
 mod handle;
 mod ingest;
 mod migrate;
@@ -36,6 +38,10 @@ enum Command {
     Handle(handle::HandleArgs),
     /// Run the query service: projections and events by HTTP
     Query(query::QueryArgs),
+    /// Turn a directory of manifests into what the platform runs
+    Controllers(controllers::ControllersArgs),
+    /// Print what is declared, whether it runs, and why not
+    Get(get::GetArgs),
     /// Send events, or watch them
     #[command(subcommand)]
     Event(event::EventCommand),
@@ -75,6 +81,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Relay(args) => relay::run(args, &cli.logs).await.map(|()| done),
         Command::Handle(args) => handle::run(args, &cli.logs).await.map(|()| done),
         Command::Query(args) => query::run(args, &cli.logs).await.map(|()| done),
+        Command::Controllers(args) => controllers::run(args, &cli.logs).await.map(|()| done),
+        Command::Get(args) => get::run(args).await.map(|()| done),
         Command::Event(command) => event::run(command).await,
         Command::Migrate(args) => migrate::run(args).await.map(|()| done),
         Command::Crd(args) => crd::run(&args).map(|()| done),

@@ -63,6 +63,12 @@ impl KafkaSettings {
         config
     }
 
+    /// Properties of a client that administers topics.
+    pub fn admin(&self) -> BTreeMap<String, String> {
+        let config = self.client("controllers");
+        config.config_map().iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
     /// Idempotent, gapless, acks=all, murmur2 partitioner as Java clients have it.
     pub(super) fn producer(&self, deadline_ms: u128) -> ClientConfig {
         let mut config = self.client("relay");

@@ -1,0 +1,141 @@
+//! `cornjacket get`: what is declared, what runs of it, and why not.
+
+mod store;
+mod table;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use chrono::Utc;
+use clap::{Args, ValueEnum};
+use crds::registration::Kind;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use self::store::Entry;
+use super::process::url;
+use crate::database;
+
+/// How long the database may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
+#[derive(Args)]
+pub struct GetArgs {
+    /// EventType, Topic, Projection or WebhookAction, or a short name (et, tp, proj, wha); default: all
+    #[arg(value_parser = kind)]
+    kind: Option<Kind>,
+    /// Only the resource of this name
+    #[arg(requires = "kind")]
+    name: Option<String>,
+    /// How it is printed: `wide` has whole messages and where each resource was read
+    #[arg(short, long, value_enum)]
+    output: Option<Output>,
+    /// The platform instance
+    #[arg(short, long, env = "CORNJACKET_NAMESPACE", default_value = "default")]
+    namespace: String,
+    /// Database of the projections, where statuses are kept; default: the one of the `up` that runs on --data-dir
+    #[arg(long, env = "EVENTHANDLER_DATABASE_URL", value_parser = url, hide_env_values = true)]
+    database_url: Option<SecretString>,
+    /// Data directory of `up`
+    #[arg(long, env = "CORNJACKET_DATA_DIR", default_value = ".cornjacket", value_name = "DIR")]
+    data_dir: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Wide,
+    Json,
+    Yaml,
+}
+
+fn kind(word: &str) -> Result<Kind, String> {
+    word.parse::<Kind>().map_err(|e| e.to_string())
+}
+
+pub async fn run(args: GetArgs) -> anyhow::Result<()> {
+    let url = find_database(&args)?;
+    let pool = database::pool(&url, "get", 1)?;
+    let read = store::read(&pool, &args.namespace);
+    let mut entries = tokio::time::timeout(ANSWER, read)
+        .await
+        .context("the database does not answer")?
+        .context("cannot read what is registered; is the platform running, and migrated?")?;
+    entries.retain(|entry| args.kind.is_none_or(|kind| kind == entry.kind));
+    if let (Some(kind), Some(name)) = (args.kind, &args.name) {
+        entries.retain(|entry| entry.name == *name);
+        anyhow::ensure!(!entries.is_empty(), "there is no {kind} '{name}' in the namespace '{}'", args.namespace);
+    }
+    print(&entries, &args)
+}
+
+/// The flag or its variable, else what `up` wrote.
+fn find_database(args: &GetArgs) -> anyhow::Result<SecretString> {
+    if let Some(url) = &args.database_url {
+        return Ok(url.clone());
+    }
+    let file = args.data_dir.join("database.url");
+    let text = std::fs::read_to_string(&file).with_context(|| {
+        format!(
+            "no database is named: set --database-url or EVENTHANDLER_DATABASE_URL, or --data-dir to that of a running \
+             `up` ('{}' is not there)",
+            file.display()
+        )
+    })?;
+    Ok(SecretString::from(text.trim().to_owned()))
+}
+
+fn print(entries: &[Entry], args: &GetArgs) -> anyhow::Result<()> {
+    match args.output {
+        None | Some(Output::Wide) => {
+            if entries.is_empty() {
+                eprintln!("nothing is declared in the namespace '{}'", args.namespace);
+            }
+            print!("{}", table::render(entries, args.kind.is_none(), args.output.is_some(), Utc::now()));
+        }
+        Some(Output::Json) => println!("{}", serde_json::to_string_pretty(&document(entries, args.name.is_some()))?),
+        Some(Output::Yaml) => print!("{}", serde_saphyr::to_string(&document(entries, args.name.is_some()))?),
+    }
+    Ok(())
+}
+
+/// One object where one was named, else a list, as kubectl prints them.
+fn document(entries: &[Entry], one: bool) -> Value {
+    let mut items: Vec<Value> = entries.iter().map(object).collect();
+    if one && items.len() == 1 {
+        return items.swap_remove(0);
+    }
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
+}
+
+fn object(entry: &Entry) -> Value {
+    let mut object = json!({
+        "apiVersion": crds::shared::API_VERSION,
+        "kind": entry.kind,
+        "metadata": {
+            "namespace": entry.namespace,
+            "name": entry.name,
+            "generation": entry.generation,
+            "creationTimestamp": entry.created_at,
+            "annotations": {"cornjacket.io/origin": entry.origin},
+        },
+        "status": entry.status,
+    });
+    if let Some(registered) = &entry.registered {
+        object["registration"] = json!({
+            "generation": registered.generation,
+            "hash": registered.hash,
+            "updatedAt": registered.updated_at,
+            "spec": registered.spec,
+        });
+    }
+    if let Some(progress) = &entry.progress {
+        object["progress"] = json!({
+            "status": progress.status,
+            "behind": progress.behind,
+            "message": progress.message,
+            "updatedAt": progress.updated_at,
+        });
+    }
+    object
+}

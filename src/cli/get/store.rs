@@ -1,0 +1,104 @@
+//! Reads statuses, registrations and the progress of projections.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use crds::registration::Kind;
+use serde_json::Value;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgPool, Row};
+
+/// A resource as declared or registered.
+pub struct Entry {
+    pub kind: Kind,
+    pub namespace: String,
+    pub name: String,
+    pub generation: i64,
+    pub origin: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub status: Value,
+    /// What the data plane is to run; `None` where nothing is served.
+    pub registered: Option<Registered>,
+    /// What the handler does with a projection.
+    pub progress: Option<Progress>,
+}
+
+pub struct Registered {
+    pub generation: i64,
+    pub hash: String,
+    pub spec: Value,
+    pub updated_at: DateTime<Utc>,
+}
+
+#[derive(Clone, FromRow)]
+pub struct Progress {
+    pub projection_type: String,
+    /// live, catching_up or halted.
+    pub status: String,
+    /// Positions still to be read when it was last looked at.
+    pub behind: i64,
+    pub message: Option<String>,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// Everything of a namespace, by kind and name.
+pub async fn read(pool: &PgPool, namespace: &str) -> Result<Vec<Entry>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT kind, name, coalesce(s.generation, r.generation) AS generation, s.origin, s.status,
+                coalesce(s.created_at, r.updated_at) AS created_at,
+                r.generation AS served_generation, r.hash::text AS hash, r.spec, r.updated_at
+         FROM (SELECT * FROM resource_status WHERE namespace = $1) AS s
+         FULL JOIN (SELECT * FROM registration WHERE namespace = $1 AND state = 'active') AS r USING (kind, name)
+         ORDER BY kind, name",
+    )
+    .bind(namespace)
+    .fetch_all(pool)
+    .await?;
+    let progress = progress(pool).await?;
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in rows {
+        entries.extend(entry(&row, namespace, &progress)?);
+    }
+    entries.sort_by_key(|entry| Kind::ALL.iter().position(|kind| *kind == entry.kind));
+    Ok(entries)
+}
+
+async fn progress(pool: &PgPool) -> Result<HashMap<String, Progress>, sqlx::Error> {
+    let there: bool =
+        sqlx::query_scalar("SELECT to_regclass('projection_progress') IS NOT NULL").fetch_one(pool).await?;
+    if !there {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<Progress> =
+        sqlx::query_as("SELECT projection_type, status, behind, message, updated_at FROM projection_progress")
+            .fetch_all(pool)
+            .await?;
+    Ok(rows.into_iter().map(|row| (row.projection_type.clone(), row)).collect())
+}
+
+fn entry(row: &PgRow, namespace: &str, progress: &HashMap<String, Progress>) -> Result<Option<Entry>, sqlx::Error> {
+    let Ok(kind) = row.try_get::<&str, _>("kind")?.parse::<Kind>() else { return Ok(None) };
+    let registered = match row.try_get::<Option<Value>, _>("spec")? {
+        Some(spec) => Some(Registered {
+            generation: row.try_get("served_generation")?,
+            hash: row.try_get("hash")?,
+            spec,
+            updated_at: row.try_get("updated_at")?,
+        }),
+        None => None,
+    };
+    let projection_type =
+        registered.as_ref().filter(|_| kind == Kind::Projection).and_then(|r| r.spec["type"].as_str());
+    let progress = projection_type.and_then(|name| progress.get(name)).cloned();
+    Ok(Some(Entry {
+        kind,
+        namespace: namespace.to_owned(),
+        name: row.try_get("name")?,
+        generation: row.try_get("generation")?,
+        origin: row.try_get("origin")?,
+        created_at: row.try_get("created_at")?,
+        status: row.try_get::<Option<Value>, _>("status")?.unwrap_or(Value::Null),
+        registered,
+        progress,
+    }))
+}
