@@ -33,23 +33,23 @@ pub struct QueryArgs {
 #[derive(Args, Clone)]
 pub struct QueryTuning {
     /// Most streams (Server-Sent Events) open at a time
-    #[arg(long, env = "CORNJACKET_QUERY_STREAMS", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..), value_name = "STREAMS")]
-    query_streams: u16,
+    #[arg(long = "query-streams", env = "CORNJACKET_QUERY_STREAMS", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..), value_name = "STREAMS")]
+    streams: u16,
     /// Most requests that wait for an event to be projected (`after_event`) at a time
-    #[arg(long, env = "CORNJACKET_QUERY_WAITERS", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..), value_name = "REQUESTS")]
-    query_waiters: u16,
+    #[arg(long = "query-waiters", env = "CORNJACKET_QUERY_WAITERS", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..), value_name = "REQUESTS")]
+    waiters: u16,
     /// Most connections to each of the two databases
-    #[arg(long, env = "CORNJACKET_QUERY_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "CONNECTIONS")]
-    query_connections: u32,
+    #[arg(long = "query-connections", env = "CORNJACKET_QUERY_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "CONNECTIONS")]
+    connections: u32,
 }
 
 impl QueryTuning {
     pub fn limits(&self) -> Limits {
-        Limits { streams: self.query_streams.into(), waiters: self.query_waiters.into() }
+        Limits { streams: self.streams.into(), waiters: self.waiters.into() }
     }
 
     pub fn connections(&self) -> u32 {
-        self.query_connections
+        self.connections
     }
 }
 

@@ -280,6 +280,13 @@ async fn the_description_names_every_endpoint_and_the_page_needs_no_other_host()
         "/api/v1/projections/{projection_type}/{aggregate_id}",
     ];
     assert_eq!(paths.into_iter().collect::<BTreeSet<_>>(), expected.map(str::to_owned).iter().collect());
+    let ids: BTreeSet<&str> =
+        description["paths"].as_object().unwrap().values().map(|p| p["get"]["operationId"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 7, "{ids:?}");
+    for reference in description.to_string().split("\"$ref\":\"#").skip(1) {
+        let pointer = reference.split('"').next().unwrap();
+        assert!(description.pointer(pointer).is_some(), "{pointer}");
+    }
     let page = service.client.get(format!("{}/docs", service.url)).send().await.unwrap();
     assert!(page.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
     let text = page.text().await.unwrap();

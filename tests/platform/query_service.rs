@@ -181,7 +181,7 @@ pub fn states(answer: &Answer) -> BTreeMap<String, Value> {
 pub fn refusal(answer: &Answer) -> (u16, String) {
     let body = &answer.body;
     assert_eq!(body["status"], json!(answer.status), "{body}");
-    assert!(body["type"].as_str().unwrap().starts_with("urn:cornjacket:"), "{body}");
+    assert!(body["type"].as_str().unwrap().starts_with("urn:cornjacket:problem:"), "{body}");
     assert!(body["title"].is_string() && body["detail"] == body["error"], "{body}");
     (answer.status, body["error"].as_str().unwrap().to_owned())
 }

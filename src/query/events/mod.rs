@@ -38,6 +38,7 @@ pub struct Event {
     /// When it was accepted.
     pub ingested_at: DateTime<Utc>,
     /// 0 to 63. All events of an aggregate are in one shard.
+    #[schema(value_type = i32, minimum = 0, maximum = 63)]
     pub shard: Shard,
     /// Order within the shard: 1, 2, 3, … without a gap.
     pub position: i64,

@@ -27,7 +27,7 @@ pub struct EventPage {
 ///
 /// In order, oldest first, as far back as the event store keeps them (7 days by default).
 #[utoipa::path(
-    get, path = "/api/v1/events", tag = "Events",
+    get, path = "/api/v1/events", operation_id = "list_events", tag = "Events",
     params(
         ("aggregate_id" = String, Query, description = "For example device-001"),
         ("event_type" = Option<String>, Query, description = "Only events of this type"),
@@ -66,7 +66,7 @@ pub async fn list(
 
 /// One event
 #[utoipa::path(
-    get, path = "/api/v1/events/{event_id}", tag = "Events",
+    get, path = "/api/v1/events/{event_id}", operation_id = "get_event", tag = "Events",
     params(("event_id" = Uuid, Path, description = "As the answer to its acceptance gave it")),
     responses(
         (status = 200, body = Event),

@@ -47,23 +47,27 @@ type Class = (StatusCode, &'static str, &'static str, Option<&'static str>);
 fn classify(error: &QueryError) -> Class {
     match error {
         QueryError::ProjectionNotFound => {
-            (StatusCode::NOT_FOUND, "urn:cornjacket:projection-not-found", "projection not found", None)
+            (StatusCode::NOT_FOUND, "urn:cornjacket:problem:projection-not-found", "projection not found", None)
         }
-        QueryError::EventNotFound => (StatusCode::NOT_FOUND, "urn:cornjacket:event-not-found", "event not found", None),
+        QueryError::EventNotFound | QueryError::UnknownEvent(_) => {
+            (StatusCode::NOT_FOUND, "urn:cornjacket:problem:event-not-found", "event not found", None)
+        }
         QueryError::EventNotStored(_) => {
-            (StatusCode::NOT_FOUND, "urn:cornjacket:event-not-stored", "event not stored yet", Some("1"))
+            (StatusCode::NOT_FOUND, "urn:cornjacket:problem:event-not-stored", "event not stored yet", Some("1"))
         }
-        QueryError::UnknownEvent(_) => {
-            (StatusCode::NOT_FOUND, "urn:cornjacket:event-not-found", "event not found", None)
-        }
-        QueryError::NotPassed { .. } => {
-            (StatusCode::GATEWAY_TIMEOUT, "urn:cornjacket:not-passed", "projection has not passed the event", Some("1"))
-        }
+        QueryError::NotPassed { .. } => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "urn:cornjacket:problem:not-passed",
+            "projection has not passed the event",
+            Some("1"),
+        ),
         QueryError::Parameter { .. } | QueryError::BadEventId(_) => {
-            (StatusCode::BAD_REQUEST, "urn:cornjacket:bad-parameter", "bad parameter", None)
+            (StatusCode::BAD_REQUEST, "urn:cornjacket:problem:bad-parameter", "bad parameter", None)
         }
-        QueryError::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "urn:cornjacket:busy", "busy", Some("5")),
-        QueryError::Standby => (StatusCode::NOT_IMPLEMENTED, "urn:cornjacket:standby", "not on a standby", None),
+        QueryError::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "urn:cornjacket:problem:busy", "busy", Some("5")),
+        QueryError::Standby => {
+            (StatusCode::NOT_IMPLEMENTED, "urn:cornjacket:problem:standby", "not on a standby", None)
+        }
         QueryError::Database(cause) => database(cause),
     }
 }
@@ -71,17 +75,24 @@ fn classify(error: &QueryError) -> Class {
 fn database(cause: &sqlx::Error) -> Class {
     let code = cause.as_database_error().and_then(sqlx::error::DatabaseError::code);
     match (cause, code.as_deref()) {
-        (_, Some("57014")) => {
-            (StatusCode::GATEWAY_TIMEOUT, "urn:cornjacket:too-slow", "the query took too long: ask for less", None)
-        }
+        (_, Some("57014")) => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "urn:cornjacket:problem:too-slow",
+            "the query took too long: ask for less",
+            None,
+        ),
         // Shutdown, crash, start-up, too many connections.
         (_, Some(code)) if code.starts_with("57P") || code.starts_with("08") || code == "53300" => AWAY,
         (_, Some(_)) | (sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }, None) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, "urn:cornjacket:internal", "internal error: see the log", None)
+            (StatusCode::INTERNAL_SERVER_ERROR, "urn:cornjacket:problem:internal", "internal error: see the log", None)
         }
         _ => AWAY,
     }
 }
 
-const AWAY: Class =
-    (StatusCode::SERVICE_UNAVAILABLE, "urn:cornjacket:database-away", "the database is away: try again", Some("1"));
+const AWAY: Class = (
+    StatusCode::SERVICE_UNAVAILABLE,
+    "urn:cornjacket:problem:database-away",
+    "the database is away: try again",
+    Some("1"),
+);

@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query as QueryString, State};
-use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -32,6 +31,14 @@ pub struct ProjectionCursorPage {
     pub next_cursor: Option<String>,
 }
 
+/// A page of rows, as asked for.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum ProjectionRows {
+    ByOffset(ProjectionPage),
+    ByCursor(ProjectionCursorPage),
+}
+
 /// The projections there are.
 #[derive(Serialize, ToSchema)]
 pub struct ProjectionTypes {
@@ -42,7 +49,7 @@ pub struct ProjectionTypes {
 ///
 /// An aggregate that is named `stream` is asked for as `%73tream`.
 #[utoipa::path(
-    get, path = "/api/v1/projections/{projection_type}/{aggregate_id}", tag = "Projections",
+    get, path = "/api/v1/projections/{projection_type}/{aggregate_id}", operation_id = "get_projection", tag = "Projections",
     params(
         ("projection_type" = String, Path, description = "For example sensor_state"),
         ("aggregate_id" = String, Path, description = "The aggregate, or what the projection's key makes of an event"),
@@ -75,7 +82,7 @@ pub async fn one(
 /// Ordered by aggregate id. With `cursor` (empty for the first page) the answer has `next_cursor` instead of `total`
 /// and `offset`, every page costs the same, and rows that are there throughout come exactly once.
 #[utoipa::path(
-    get, path = "/api/v1/projections/{projection_type}", tag = "Projections",
+    get, path = "/api/v1/projections/{projection_type}", operation_id = "list_projections", tag = "Projections",
     params(
         ("projection_type" = String, Path, description = "For example sensor_state"),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "Rows in a page; default 20"),
@@ -86,7 +93,7 @@ pub async fn one(
         ("timeout" = Option<String>, Query, description = "How long to wait for after_event, as 5s or 500ms; default 5s, at most 30s"),
     ),
     responses(
-        (status = 200, body = ProjectionPage),
+        (status = 200, body = ProjectionRows),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "A bad parameter"),
         (status = 504, body = Problem, content_type = "application/problem+json", description = "The projection did not pass the event in time"),
     ),
@@ -95,7 +102,7 @@ pub async fn list(
     State(query): State<Query>,
     path: Result<Path<String>, PathRejection>,
     QueryString(pairs): QueryString<Vec<(String, String)>>,
-) -> Result<Response, QueryError> {
+) -> Result<Json<ProjectionRows>, QueryError> {
     let Ok(Path(projection_type)) = path else { return Err(QueryError::ProjectionNotFound) };
     let known = ["limit", "offset", "cursor", "filter", "after_event", "timeout"];
     let parameters = Parameters::new(pairs, &known)?;
@@ -113,7 +120,7 @@ pub async fn list(
     let key = match paging {
         Paging::Plain => {
             let (projections, total) = store::page_at(query.projections(), &selection, limit, offset).await?;
-            return Ok(Json(ProjectionPage { projections, total, limit, offset }).into_response());
+            return Ok(Json(ProjectionRows::ByOffset(ProjectionPage { projections, total, limit, offset })));
         }
         Paging::First => None,
         Paging::Behind(key) => Some(key),
@@ -122,12 +129,12 @@ pub async fn list(
     let (projections, more) = cut_to_page(projections, limit);
     let last = projections.last().filter(|_| more);
     let next_cursor = last.map(|row| cursor::encode(&scope, &row.aggregate_id));
-    Ok(Json(ProjectionCursorPage { projections, limit, next_cursor }).into_response())
+    Ok(Json(ProjectionRows::ByCursor(ProjectionCursorPage { projections, limit, next_cursor })))
 }
 
 /// The projections there are, and how far each has come
 #[utoipa::path(
-    get, path = "/api/v1/projections", tag = "Projections",
+    get, path = "/api/v1/projections", operation_id = "list_projection_types", tag = "Projections",
     responses((status = 200, body = ProjectionTypes)),
 )]
 pub async fn types(State(query): State<Query>) -> Result<Json<ProjectionTypes>, QueryError> {

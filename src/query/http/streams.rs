@@ -32,7 +32,7 @@ const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-bufferi
 /// where the connection broke: no key's newest state is missed, none comes twice. `event: reset` says that the id is
 /// not of this database as it stands; all rows follow. Rows that are deleted are not told.
 #[utoipa::path(
-    get, path = "/api/v1/projections/{projection_type}/stream", tag = "Projections",
+    get, path = "/api/v1/projections/{projection_type}/stream", operation_id = "stream_projection", tag = "Projections",
     params(
         ("projection_type" = String, Path, description = "For example sensor_state"),
         ("aggregate_id" = Option<String>, Query, description = "Only this aggregate"),
@@ -87,7 +87,7 @@ fn sent_projection(item: Item) -> Sent {
 /// roughly in the order of acceptance. Come back with the id of the last one as `Last-Event-ID` to go on where the
 /// connection broke. `event: end` ends a stream that does not follow.
 #[utoipa::path(
-    get, path = "/api/v1/events/stream", tag = "Events",
+    get, path = "/api/v1/events/stream", operation_id = "stream_events", tag = "Events",
     params(
         ("event_type" = Option<String>, Query, description = "Only events of this type"),
         ("aggregate_id" = Option<String>, Query, description = "Only events of this aggregate"),
