@@ -6,6 +6,7 @@ pub mod event;
 mod get;
 mod handle;
 mod ingest;
+mod lint;
 mod migrate;
 pub mod process;
 mod query;
@@ -47,6 +48,8 @@ enum Command {
     Event(event::EventCommand),
     /// Apply pending database migrations, or say what is pending
     Migrate(migrate::MigrateArgs),
+    /// Check manifests, without a database, a broker or a cluster
+    Lint(lint::LintArgs),
     /// Print the definitions of the four kinds, for `kubectl apply -f -`
     Crd(crd::CrdArgs),
 }
@@ -85,6 +88,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Get(args) => get::run(args).await.map(|()| done),
         Command::Event(command) => event::run(command).await,
         Command::Migrate(args) => migrate::run(args).await.map(|()| done),
+        Command::Lint(args) => lint::run(&args).map(|()| done),
         Command::Crd(args) => crd::run(&args).map(|()| done),
     }
 }

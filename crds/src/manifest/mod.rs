@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::registration::{Kind, ResourceKey};
-use crate::shared::Policies;
 use crate::{EventType, Projection, Topic, WebhookAction};
 
 /// Namespace of a manifest that names none.
@@ -84,15 +83,6 @@ impl Resource {
     /// Names the resource within a database.
     pub fn key(&self) -> ResourceKey {
         ResourceKey { namespace: self.namespace().to_owned(), kind: self.kind(), name: self.name().to_owned() }
-    }
-
-    pub fn policies(&self) -> Policies {
-        match self {
-            Self::Topic(resource) => resource.spec.policies(),
-            Self::EventType(resource) => resource.spec.policies(),
-            Self::Projection(resource) => resource.spec.policies(),
-            Self::WebhookAction(resource) => resource.spec.policies(),
-        }
     }
 
     /// Whether the rules for a change allow it to follow `before`, as the API server would decide; else what breaks them.

@@ -1,0 +1,58 @@
+use super::*;
+
+const HEAD: &str = "apiVersion: cornjacket.io/v1alpha1";
+
+fn found(text: &str) -> Vec<String> {
+    lint(&[("a.yaml".to_owned(), text.to_owned())]).findings.iter().map(ToString::to_string).collect()
+}
+
+fn event_type(name: &str, spec: &str) -> String {
+    format!("---\n{HEAD}\nkind: EventType\nmetadata:\n  name: {name}\nspec:\n{spec}\n")
+}
+
+fn topic(name: &str, spec: &str) -> String {
+    format!("---\n{HEAD}\nkind: Topic\nmetadata: {{name: {name}}}\nspec: {spec}\n")
+}
+
+#[test]
+fn the_samples_have_no_findings() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("crds/samples");
+    let read = |file: PathBuf| (file.display().to_string(), std::fs::read_to_string(file).expect("a sample"));
+    let files: Vec<_> = manifest::files(&folder).expect("the samples").into_iter().map(read).collect();
+    let report = lint(&files);
+    assert_eq!((report.findings, report.resources), (Vec::new(), 8));
+}
+
+#[test]
+fn each_kind_of_mistake_is_named_with_its_line() {
+    let rest = topic("rest", "{default: true}");
+    let schema = "  versions:\n  - version: 1\n    schema: {type: object, required: [value]}\n  examples:\n  - value: 1\n  - other: 1";
+    let projection = |fold: &str| {
+        format!("---\n{HEAD}\nkind: Projection\nmetadata: {{name: p}}\nspec:\n  source: {{eventTypes: [a]}}\n{fold}\n")
+    };
+    for (text, line, expected) in [
+        (topic("a", "{partition: 1}"), 5, "Topic/a: spec.partition: unknown field: did you mean 'partitions'?"),
+        (event_type("a", "  description: no topic"), 2, "EventType/a: no Topic has a prefix"),
+        (rest.clone() + &event_type("a", "  topicRef: {name: none}"), 12, "EventType/a: spec.topicRef names"),
+        (rest.clone() + &event_type("a", schema), 17, "EventType/a: spec.examples[1] is not valid"),
+        (
+            rest.clone() + &event_type("a", "  versions:\n  - version: 1\n    schema: {type: objekt}"),
+            14,
+            "EventType/a: spec.versions[0].schema",
+        ),
+        (rest.clone() + &event_type("a", "  {}") + &event_type("b", "  type: a"), 14, "EventType/b: 'a' is claimed by"),
+        (rest.clone() + &topic("other", "{default: true}"), 2, "Topic/rest: to be the default topic is claimed"),
+        (topic("a", "{prefixes: [x.]}") + &topic("b", "{prefixes: [x.]}"), 7, "Topic/b: the prefix 'x.' is claimed"),
+        (topic("a", "{}") + &topic("a", "{}"), 7, "Topic/a: is declared at a.yaml:2 already"),
+        (
+            projection("  latest: {}\n  filter: evnt.payload.x == 1"),
+            8,
+            "Projection/p: spec.filter: unknown name 'evnt'",
+        ),
+        (projection("  fields:\n    a: '1'\n    b: state.a +"), 9, "Projection/p: spec.fields.b: syntax error"),
+    ] {
+        let found = found(&text);
+        let expected = format!("a.yaml:{line}: error: {expected}");
+        assert!(found.iter().any(|finding| finding.starts_with(&expected)), "{expected}\n{found:#?}");
+    }
+}
