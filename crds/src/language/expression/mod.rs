@@ -131,7 +131,9 @@ impl Bindings {
 
 fn syntax_error(errors: &cel::ParseErrors) -> ExpressionError {
     let Some(first) = errors.errors.first() else { return ExpressionError::Parser };
-    let message = shown(first.msg.trim());
+    // Without the list of everything else that could stand there.
+    let message = first.msg.trim().trim_start_matches("Syntax error: ").split(" expecting ").next().unwrap_or_default();
+    let message = shown(&message.replace("mismatched input '<EOF>'", "unexpected end"));
     ExpressionError::Syntax { line: first.pos.0, column: first.pos.1, message }
 }
 

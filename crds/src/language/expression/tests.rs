@@ -97,6 +97,7 @@ fn unknown_names_and_functions_do_not_compile() {
     assert!(refused("math.flor(1.0)").to_string().contains("math.floor"));
     assert!(refused("event.paylod.value").to_string().contains("did you mean 'payload'?"));
     assert!(refused("has(event.value)").to_string().contains("event has no field 'value'"));
+    assert_eq!(refused("1 +").to_string(), "syntax error at line 1, column 4: unexpected end");
     assert!(refused("Message{a: 1}").to_string().contains("message literal"));
     for text in ["", "event.", "1 +", "event payload", "'open", "((((", "a.b.", "?", "event.payload.map(1, 2)", "\u{0}"]
     {
