@@ -8,9 +8,9 @@ use crate::event::{Metadata, shard_of};
 use crate::outbox::{Entry, IdempotencyKey, RequestHash};
 use crate::registry::Catalog;
 
-use super::bounds::skip_string;
 use super::check::{Rules, check};
 use super::envelope::{Candidate, write};
+use super::pointer::skip_string;
 use super::refusal::{FieldError, Refusal};
 
 /// The idempotency key that the request gives.

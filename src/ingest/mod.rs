@@ -15,6 +15,7 @@ pub mod envelope;
 mod http;
 mod ids;
 mod json;
+mod pointer;
 pub mod refusal;
 
 use std::sync::Arc;

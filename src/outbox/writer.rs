@@ -5,49 +5,23 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::event::ShardSet;
 
-use super::budget::Reservation;
 use super::flush::{Flush, Write};
 use super::health::Health;
+use super::instruments::Instruments;
+use super::job::Job;
 use super::store::{Connector, Store, StoreError};
-use super::{Entry, Instruments, OnCommit, Outcome, RefusedBy, Settings};
+use super::{Entry, OnCommit, RefusedBy, Settings};
 
 /// Pauses between attempts: from the first, doubled up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
-
-/// One request's entries for one writer.
-pub(super) struct Job {
-    pub entries: Vec<Entry>,
-    /// All or nothing.
-    together: bool,
-    queued_at: Instant,
-    reply: oneshot::Sender<Vec<Outcome>>,
-    _reservation: Arc<Reservation>,
-}
-
-impl Job {
-    /// A job, and where its outcomes arrive.
-    pub fn new(
-        entries: Vec<Entry>,
-        together: bool,
-        reservation: Arc<Reservation>,
-    ) -> (Self, oneshot::Receiver<Vec<Outcome>>) {
-        let (reply, answer) = oneshot::channel();
-        (Self { entries, together, queued_at: Instant::now(), reply, _reservation: reservation }, answer)
-    }
-
-    fn refuse(self, why: &RefusedBy) {
-        // A caller that stopped waiting is no failure.
-        let _ = self.reply.send(vec![Err(why.clone()); self.entries.len()]);
-    }
-}
 
 /// The task.
 pub(super) struct Writer {
@@ -209,7 +183,7 @@ impl Writer {
         self.instruments.flush_seconds.record(started.elapsed());
         let mut outcomes = flush.finish().into_iter();
         for (job, size) in jobs.into_iter().zip(sizes) {
-            let _ = job.reply.send(outcomes.by_ref().take(size).collect());
+            job.answer(outcomes.by_ref().take(size).collect());
         }
     }
 

@@ -1,6 +1,7 @@
 //! The HTTP face of ingest: requests in, answers out. Decisions are made in the files beside this folder.
 
 mod batch;
+mod batch_answer;
 mod event;
 mod event_types;
 mod openapi;
