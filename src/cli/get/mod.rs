@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use self::store::Entry;
 use super::process::url;
+use super::up::database_url;
 use crate::database;
 
 /// How long the database may take to answer.
@@ -74,15 +75,9 @@ fn find_database(args: &GetArgs) -> anyhow::Result<SecretString> {
     if let Some(url) = &args.database_url {
         return Ok(url.clone());
     }
-    let file = args.data_dir.join("database.url");
-    let text = std::fs::read_to_string(&file).with_context(|| {
-        format!(
-            "no database is named: set --database-url or EVENTHANDLER_DATABASE_URL, or --data-dir to that of a running \
-             `up` ('{}' is not there)",
-            file.display()
-        )
-    })?;
-    Ok(SecretString::from(text.trim().to_owned()))
+    database_url::read(&args.data_dir).context(
+        "no database is named: set --database-url or EVENTHANDLER_DATABASE_URL, or --data-dir to that of a running `up`",
+    )
 }
 
 fn print(entries: &[Entry], args: &GetArgs) -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 //! `cornjacket up`: everything on one machine by one command.
 
+pub(crate) mod database_url;
 pub mod postgres;
 mod roles;
 mod welcome;
@@ -125,6 +126,7 @@ async fn serve(
             }
         });
     }
+    database_url::write(&args.data_dir, &urls.eventhandler)?;
     steps.say(&format!("Starting the roles: ingest, relay, handle, query, controllers ({} bus)", bus.name()));
     let drain = Duration::from_secs(args.drain_seconds);
     let ports = roles::start(&args, &process, bus, &urls).await?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::UpArgs;
 use super::welcome::Addresses;
 use crate::bus::wake::{self, Wake};
+use crate::cli::controllers::{self, Controllers};
 use crate::cli::process::Process;
 use crate::database::{self, Urls};
 use crate::event::ShardSet;
@@ -19,6 +20,8 @@ use crate::{ingest, operate, query};
 pub(super) async fn start(args: &UpArgs, process: &Process, bus: BusChoice, urls: &Urls) -> anyhow::Result<Addresses> {
     let (outbox, event_store) = (Wake::default(), Wake::default());
     let registry = load(process, urls, &[Role::Ingest, Role::Relay, Role::Handle, Role::Query])?;
+    let (resources, namespace) = (args.resources.clone(), "default".to_owned());
+    controllers::start(Controllers { resources, namespace, urls: urls.clone(), bus: bus.clone() }, process)?;
     handle(args, process, &bus, urls, &registry, event_store.clone())?;
     relay(args, process, &bus, urls, &registry, (outbox.clone(), event_store))?;
     Ok(Addresses {
