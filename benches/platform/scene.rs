@@ -1,0 +1,84 @@
+//! A platform to be measured: roles as processes on a fresh database, with the projections that a load needs.
+
+use std::time::{Duration, Instant};
+
+use sqlx::PgPool;
+
+use crate::harness::{Bus, Database, Platform, Process, fresh_database};
+
+/// Longest that anything measured may take.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+pub struct Scene {
+    pub platform: Platform,
+    pub database: Database,
+    pub pool: PgPool,
+    pub ingest: Process,
+    pub port: u16,
+    pub relays: Vec<Process>,
+    pub handler: Option<Process>,
+    _controllers: Process,
+}
+
+impl Scene {
+    /// Controllers and ingest; relays and the handler are started by those who want them.
+    pub async fn begin(name: &str, bus: Bus) -> Self {
+        let database = fresh_database().await;
+        let platform = Platform::new(name, database.clone(), bus);
+        let controllers = platform.controllers().ready().await;
+        let launch = platform.ingest();
+        let port = launch.port;
+        let ingest = launch.ready().await;
+        let pool = database.pool().await;
+        Self { platform, database, pool, ingest, port, relays: Vec::new(), handler: None, _controllers: controllers }
+    }
+
+    /// With a relay and a handler.
+    pub async fn whole(name: &str, bus: Bus) -> Self {
+        let mut scene = Self::begin(name, bus).await;
+        scene.start_relay().await;
+        scene.start_handler().await;
+        scene
+    }
+
+    pub async fn start_relay(&mut self) {
+        let number = self.relays.len().to_string();
+        self.relays.push(self.platform.relay(&number).ready().await);
+    }
+
+    pub async fn start_handler(&mut self) {
+        self.handler = Some(self.platform.handle("").ready().await);
+        self.until("projections are live", "SELECT count(*) = 2 FROM projection_progress WHERE status = 'live'").await;
+    }
+
+    /// Waits until a question answers true; returns how long that took.
+    pub async fn until(&self, what: &str, question: &'static str) -> f64 {
+        let begun = Instant::now();
+        loop {
+            if sqlx::query_scalar::<_, bool>(question).fetch_one(&self.pool).await.unwrap_or(false) {
+                return begun.elapsed().as_secs_f64();
+            }
+            assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until every accepted event is folded; `accepted` counts them.
+    pub async fn until_folded(&self, accepted: usize) {
+        let wanted = i64::try_from(accepted).expect("a count");
+        let begun = Instant::now();
+        loop {
+            let folded: i64 = sqlx::query_scalar(
+                "SELECT coalesce(sum((state->>'count')::bigint), 0)::bigint FROM projections WHERE projection_type = 'sensor_history'",
+            )
+            .fetch_one(&self.pool)
+            .await
+            .unwrap_or(0);
+            if folded == wanted {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{folded} of {wanted} events folded within {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
