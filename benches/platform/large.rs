@@ -27,7 +27,8 @@ pub async fn run(length: Duration, report: &mut Report) {
     let mut holder = scene.pool.acquire().await.expect("a connection");
     let mut old = holder.begin().await.expect("a transaction");
     sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *old).await.expect("set");
-    let _: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox_shard").fetch_one(&mut *old).await.expect("a snapshot");
+    let _: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM outbox_shard").fetch_one(&mut *old).await.expect("a snapshot");
     let begun = Instant::now();
     let mut lowest = f64::INFINITY;
     while begun.elapsed() < HELD.max(length) {

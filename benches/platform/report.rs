@@ -35,7 +35,12 @@ impl Report {
 
 /// A rate, with thousands separated.
 pub fn per_second(count: usize, seconds: f64) -> String {
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a figure")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a figure"
+    )]
     let rate = (count as f64 / seconds).round() as u64;
     let digits = rate.to_string();
     let mut text = String::new();
@@ -54,7 +59,12 @@ pub fn percentile(seconds: &mut [f64], p: f64) -> f64 {
         return f64::NAN;
     }
     seconds.sort_by(f64::total_cmp);
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an index"
+    )]
     let at = ((seconds.len() - 1) as f64 * p / 100.0).round() as usize;
     seconds[at] * 1000.0
 }

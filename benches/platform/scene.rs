@@ -4,14 +4,13 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 
-use crate::harness::{Bus, Database, Platform, Process, fresh_database};
+use crate::harness::{Bus, Platform, Process, fresh_database};
 
 /// Longest that anything measured may take.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
 pub struct Scene {
     pub platform: Platform,
-    pub database: Database,
     pub pool: PgPool,
     pub ingest: Process,
     pub port: u16,
@@ -30,7 +29,7 @@ impl Scene {
         let port = launch.port;
         let ingest = launch.ready().await;
         let pool = database.pool().await;
-        Self { platform, database, pool, ingest, port, relays: Vec::new(), handler: None, _controllers: controllers }
+        Self { platform, pool, ingest, port, relays: Vec::new(), handler: None, _controllers: controllers }
     }
 
     /// With a relay and a handler.

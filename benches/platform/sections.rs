@@ -139,7 +139,11 @@ async fn latency(bus: Bus, name: &str, full: f64, report: &mut Report) {
     let p50 = percentile(&mut times, 50.0);
     report.add(format!("time to projection at half load, {name} bus, p50"), format!("{p50:.1} ms"), "");
     let p99 = percentile(&mut times, 99.0);
-    report.add(format!("time to projection at half load, {name} bus, p99"), format!("{p99:.1} ms"), "target p99 < 100 ms");
+    report.add(
+        format!("time to projection at half load, {name} bus, p99"),
+        format!("{p99:.1} ms"),
+        "target p99 < 100 ms",
+    );
 }
 
 async fn probe(scene: &Scene, every: Duration, count: usize) -> Vec<f64> {
@@ -150,7 +154,8 @@ async fn probe(scene: &Scene, every: Duration, count: usize) -> Vec<f64> {
     for number in 1..=count {
         next.tick().await;
         let begun = Instant::now();
-        let body = format!(r#"{{"event_type":"sensor.reading","aggregate_id":"probe","payload":{{"value":{number}}}}}"#);
+        let body =
+            format!(r#"{{"event_type":"sensor.reading","aggregate_id":"probe","payload":{{"value":{number}}}}}"#);
         let status = connection.post("/api/v1/events", "application/json", body.as_bytes()).await.expect("an answer");
         assert_eq!(status, 202);
         until_shown(&scene.pool, number, begun).await;
@@ -199,7 +204,10 @@ async fn backlog(bus: Bus, name: &str, full: f64, report: &mut Report) {
     scene.handler = Some(scene.platform.handle("").ready().await);
     scene.until_folded(load.accepted).await;
     let seconds = begun.elapsed().as_secs_f64();
-    let share = format!("{:.0} % of the end-to-end rate (target 100 %), starts included", 100.0 * rate(load.accepted, seconds) / full);
+    let share = format!(
+        "{:.0} % of the end-to-end rate (target 100 %), starts included",
+        100.0 * rate(load.accepted, seconds) / full
+    );
     report.add(format!("backlog of {MANY} drained, {name} bus"), per_second(load.accepted, seconds), share);
 }
 
@@ -213,7 +221,11 @@ async fn relays(report: &mut Report) {
         scene.relays = futures::future::join_all(relays).await;
         scene.until("the outbox is empty", "SELECT NOT EXISTS (SELECT FROM outbox)").await;
         let seconds = begun.elapsed().as_secs_f64();
-        report.add(format!("backlog of {MANY} to the event store, {count} relay process(es)"), per_second(MANY, seconds), "starts included");
+        report.add(
+            format!("backlog of {MANY} to the event store, {count} relay process(es)"),
+            per_second(MANY, seconds),
+            "starts included",
+        );
     }
 }
 

@@ -1,6 +1,6 @@
 //! What an operator can type: one file a command.
 
-mod controllers;
+pub mod controllers;
 mod crd;
 pub mod event;
 mod get;

@@ -18,6 +18,9 @@ use crate::{ingest, operate, query};
 
 /// Starts every role; returns where they listen.
 pub(super) async fn start(args: &UpArgs, process: &Process, bus: BusChoice, urls: &Urls) -> anyhow::Result<Addresses> {
+    let resources = args.resources.clone();
+    let controllers = Controllers { resources, namespace: "default".to_owned(), urls: urls.clone(), bus: bus.clone() };
+    controllers::start(controllers, process)?;
     let (outbox, event_store) = (Wake::default(), Wake::default());
     let registry = load(process, urls, &[Role::Ingest, Role::Relay, Role::Handle, Role::Query])?;
     let (resources, namespace) = (args.resources.clone(), "default".to_owned());
