@@ -113,7 +113,8 @@ impl Lifecycle {
         room.tasks.spawn(async move {
             let inner = tokio::spawn(task.instrument(tracing::info_span!("task", name)));
             let cause = match inner.await {
-                Ok(Ok(())) if token.is_cancelled() => return,
+                // Its work may end before its own stage stops, because what fed it has stopped.
+                Ok(Ok(())) if token.is_cancelled() || this.inner.stop.is_cancelled() => return,
                 Ok(Ok(())) => format!("{name} ended by itself"),
                 Ok(Err(e)) => format!("{name} failed: {e:#}"),
                 Err(panic) => format!("{name} died: {panic}"),

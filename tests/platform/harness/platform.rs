@@ -1,6 +1,7 @@
 //! A whole platform of separate processes on one database, with resources of the test's own.
 
 use std::path::Path;
+use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -111,6 +112,13 @@ impl Platform {
             Bus::Embedded => launch.env("CORNJACKET_BUS", "embedded"),
             Bus::Kafka(brokers) => launch.env("CORNJACKET_BUS", "kafka").env("KAFKA_BROKERS", brokers),
         }
+    }
+
+    /// `cornjacket migrate`, to its end.
+    pub fn migrate(&self) -> Command {
+        let mut launch = self.role("migrate", "", &[]);
+        launch.arguments.truncate(1);
+        launch.command()
     }
 
     pub fn ingest(&self) -> Launch {

@@ -1,0 +1,79 @@
+//! The broker goes away, or loses what nobody has read yet.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use super::verify::are_stored;
+use super::{Kind, Running, turn};
+use crate::harness::{OwnKafka, eventually, fresh_database};
+
+/// Longer than the relay's deadline for one publication (5 s).
+const AWAY: Duration = Duration::from_secs(8);
+
+async fn the_broker_is_away(name: &str, goes: fn(&mut OwnKafka), comes: fn(&mut OwnKafka)) {
+    let mut turn = turn().await;
+    let bus = turn.bus(Kind::Kafka);
+    let running = Running::start(name, fresh_database().await, bus).await;
+    let pool = running.platform.database().pool().await;
+    tokio::task::block_in_place(|| goes(turn.kafka.as_mut().unwrap()));
+    let gone = tokio::time::Instant::now();
+    running.load.more(200).await;
+    let accepted = running.load.counts();
+    eventually(Duration::from_secs(10), || are_stored(&pool, &accepted)).await;
+    tokio::time::sleep_until(gone + AWAY).await;
+    running.load.more(100).await;
+    tokio::task::block_in_place(|| comes(turn.kafka.as_mut().unwrap()));
+    running.load.more(100).await;
+    let retried: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM outbox WHERE retry_count > 0").fetch_one(&pool).await.unwrap();
+    assert_eq!(retried, 0, "an outage burns no retries");
+    running.settle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_broker_is_restarted() {
+    the_broker_is_away("broker-restart", OwnKafka::stop, OwnKafka::start).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_broker_does_not_answer_for_a_while() {
+    let freeze = |kafka: &mut OwnKafka| kafka.signal(Signal::SIGSTOP);
+    let resume = |kafka: &mut OwnKafka| kafka.signal(Signal::SIGCONT);
+    the_broker_is_away("broker-frozen", freeze, resume).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_handler_is_down_for_longer_than_the_topic_keeps_its_messages() {
+    let mut turn = turn().await;
+    let bus = turn.bus(Kind::Kafka);
+    let mut running = Running::start("retention", fresh_database().await, bus).await;
+    let pool = running.platform.database().pool().await;
+    running.handle.kill9();
+    running.load.more(200).await;
+    eventually(Duration::from_secs(20), || async {
+        let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&pool).await.unwrap();
+        waiting < 50
+    })
+    .await;
+    forget_everything(&turn.kafka().brokers(), &running.platform.topic()).await;
+    running.load.more(100).await;
+    running.handle.start_again();
+    running.load.more(100).await;
+    running.settle().await;
+}
+
+/// Does to a topic what its retention does with time: every message so far is gone.
+async fn forget_everything(brokers: &str, topic: &str) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let mut all = TopicPartitionList::new();
+    for partition in 0..4 {
+        all.add_partition_offset(topic, partition, Offset::End).unwrap();
+    }
+    let gone = admin.delete_records(&all, &AdminOptions::new()).await.unwrap();
+    assert!(gone.elements().iter().all(|element| element.error().is_ok()), "{gone:?}");
+}

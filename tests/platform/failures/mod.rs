@@ -1,0 +1,86 @@
+//! Each row of the failure table: what a client was told is accepted is stored once, in order, and folded exactly.
+//!
+//! One of these tests runs at a time, for they measure how quickly the platform recovers, and they share a broker that
+//! they may stop.
+
+mod broker;
+mod freeze;
+mod kill;
+mod load;
+mod postgres;
+mod table;
+mod verify;
+
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::harness::{Bus, Database, OwnKafka, Platform, Process};
+
+use load::Load;
+use verify::verify;
+
+/// The right to run, and the broker of these tests.
+struct Turn {
+    kafka: Option<OwnKafka>,
+}
+
+async fn turn() -> MutexGuard<'static, Turn> {
+    static TURN: Mutex<Turn> = Mutex::const_new(Turn { kafka: None });
+    TURN.lock().await
+}
+
+impl Turn {
+    /// The broker, running, whatever a test before did to it.
+    fn kafka(&mut self) -> &mut OwnKafka {
+        tokio::task::block_in_place(|| {
+            let kafka = self.kafka.get_or_insert_with(|| OwnKafka::start_new("kafka-failures"));
+            kafka.ensure_running();
+            kafka
+        })
+    }
+
+    fn bus(&mut self, kind: Kind) -> Bus {
+        match kind {
+            Kind::Embedded => Bus::Embedded,
+            Kind::Kafka => Bus::Kafka(self.kafka().brokers()),
+        }
+    }
+}
+
+/// Which bus a test is run on.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Embedded,
+    Kafka,
+}
+
+/// A platform whose every role runs, and clients that post.
+struct Running {
+    platform: Platform,
+    ingest: Process,
+    relay: Process,
+    handle: Process,
+    _controllers: Process,
+    load: Load,
+}
+
+impl Running {
+    /// Starts one process a role, then the clients, and waits until events reach the projections.
+    async fn start(name: &str, database: Database, bus: Bus) -> Self {
+        let platform = Platform::new(name, database, bus);
+        let controllers = platform.controllers().ready().await;
+        let (ingest, relay, handle) =
+            tokio::join!(platform.ingest().ready(), platform.relay("").ready(), platform.handle("").ready());
+        let load = Load::start(&ingest.url("/api/v1/events"));
+        let running = Self { platform, ingest, relay, handle, _controllers: controllers, load };
+        running.load.more(50).await;
+        let pool = running.platform.database().pool().await;
+        verify::until_projected(&pool, 1).await;
+        running
+    }
+
+    /// Ends the clients, and proves what the platform promised them.
+    async fn settle(self) {
+        let outcome = self.load.finish().await;
+        verify(&self.platform.database().pool().await, &outcome).await;
+    }
+}
