@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the error, also in its helper functions")]
 
+mod controllers;
+mod controllers_world;
 mod event_commands;
 mod failures;
 #[allow(dead_code, unused_imports, reason = "a box of tools: each is there for the tests to come as well")]
