@@ -23,8 +23,6 @@ pub(super) async fn start(args: &UpArgs, process: &Process, bus: BusChoice, urls
     controllers::start(controllers, process)?;
     let (outbox, event_store) = (Wake::default(), Wake::default());
     let registry = load(process, urls, &[Role::Ingest, Role::Relay, Role::Handle, Role::Query])?;
-    let (resources, namespace) = (args.resources.clone(), "default".to_owned());
-    controllers::start(Controllers { resources, namespace, urls: urls.clone(), bus: bus.clone() }, process)?;
     handle(args, process, &bus, urls, &registry, event_store.clone())?;
     relay(args, process, &bus, urls, &registry, (outbox.clone(), event_store))?;
     Ok(Addresses {

@@ -9,6 +9,7 @@ mod kill;
 mod load;
 mod postgres;
 mod table;
+mod up;
 mod verify;
 
 use tokio::sync::{Mutex, MutexGuard};
