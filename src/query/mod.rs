@@ -11,7 +11,6 @@ pub mod filter;
 mod health;
 pub mod http;
 pub mod news;
-mod snapshot;
 pub mod store;
 pub mod stream;
 mod wait;

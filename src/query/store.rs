@@ -10,7 +10,6 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::filter::{Comparison, Condition};
-use super::snapshot::{Seen, Snapshot, Xid};
 use super::wait::{Bus, Place, Progress};
 
 /// The handler's consumer group.
@@ -112,7 +111,7 @@ fn select_page(selection: &Selection) -> QueryBuilder<Postgres> {
 }
 
 /// Only constant text goes into the statement; names and values are bound.
-fn push_selection(query: &mut QueryBuilder<Postgres>, selection: &Selection) {
+pub(super) fn push_selection(query: &mut QueryBuilder<Postgres>, selection: &Selection) {
     query.push("p.projection_type = ").push_bind(selection.projection_type.clone());
     if let Some(aggregate_id) = &selection.aggregate_id {
         query.push(" AND p.aggregate_id = ").push_bind(aggregate_id.clone());
@@ -198,105 +197,6 @@ fn read_progress(row: &PgRow) -> sqlx::Result<Progress> {
         applied: row.try_get::<Option<i64>, _>("applied")?.unwrap_or(0),
         bus,
     })
-}
-
-/// What a statement found due for a stream.
-#[derive(Debug)]
-pub struct Due {
-    pub now: Snapshot,
-    /// The highest transaction that wrote a visible row of the projection.
-    pub highest: Option<Xid>,
-    /// Ordered by (transaction, aggregate id).
-    pub rows: Vec<(Xid, Projection)>,
-}
-
-/// Up to `limit` rows that are not in `seen`, with the snapshot they were read under.
-pub async fn due(pool: &PgPool, selection: &Selection, seen: &Seen, limit: i64) -> sqlx::Result<Due> {
-    let (xids, keys): (Vec<String>, Vec<String>) =
-        seen.partial.iter().map(|(xid, key)| (xid.to_string(), key.clone())).unzip();
-    let open: Vec<String> = seen.open.iter().map(Xid::to_string).collect();
-    let mut query = QueryBuilder::new(
-        "WITH now AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot)
-         SELECT now.snapshot::text AS snapshot,
-                (SELECT m.changed_by::text FROM projections m, now WHERE m.projection_type = ",
-    );
-    query.push_bind(selection.projection_type.clone());
-    query.push(
-        " AND m.changed_by < pg_snapshot_xmax(now.snapshot)
-            ORDER BY m.changed_by DESC LIMIT 1) AS highest,
-          due.changed_by::text AS changed_by, due.projection_id, due.projection_type, due.aggregate_id, due.state,
-          due.last_event_id, due.last_event_timestamp, due.updated_at
-          FROM now LEFT JOIN LATERAL (SELECT * FROM (",
-    );
-    push_branch(&mut query, selection, limit, |query| {
-        query.push(" AND p.changed_by >= ").push_bind(seen.through.to_string()).push("::text::xid8");
-        query.push(" AND p.changed_by < pg_snapshot_xmax(now.snapshot)");
-    });
-    if !open.is_empty() {
-        query.push(" UNION ALL ");
-        push_branch(&mut query, selection, limit, |query| {
-            query.push(" AND p.changed_by = ANY (").push_bind(open).push("::text[]::xid8[])");
-        });
-    }
-    for (xid, key) in xids.into_iter().zip(keys) {
-        query.push(" UNION ALL ");
-        push_branch(&mut query, selection, limit, |query| {
-            query.push(" AND p.changed_by = ").push_bind(xid).push("::text::xid8 AND p.aggregate_id > ").push_bind(key);
-        });
-    }
-    query.push(") branches ORDER BY changed_by, aggregate_id LIMIT ").push_bind(limit);
-    query.push(") due ON true ORDER BY due.changed_by, due.aggregate_id");
-    read_due(&query.build().fetch_all(pool).await?)
-}
-
-/// One source of due rows; each follows the index on (projection_type, changed_by, aggregate_id).
-fn push_branch(
-    query: &mut QueryBuilder<Postgres>,
-    selection: &Selection,
-    limit: i64,
-    which: impl FnOnce(&mut QueryBuilder<Postgres>),
-) {
-    query.push("(SELECT p.* FROM projections p WHERE ");
-    push_selection(query, selection);
-    which(query);
-    query.push(" ORDER BY p.changed_by, p.aggregate_id LIMIT ").push_bind(limit).push(")");
-}
-
-fn read_due(rows: &[PgRow]) -> sqlx::Result<Due> {
-    let unreadable = |text: String| sqlx::Error::Decode(format!("'{text}' is no snapshot").into());
-    let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-    let text: String = first.try_get("snapshot")?;
-    let now = Snapshot::parse(&text).ok_or_else(|| unreadable(text))?;
-    let highest = first.try_get::<Option<String>, _>("highest")?.map(|t| xid(&t)).transpose()?;
-    let mut due = Due { now, highest, rows: Vec::with_capacity(rows.len()) };
-    for row in rows {
-        if let Some(changed_by) = row.try_get::<Option<String>, _>("changed_by")? {
-            due.rows.push((xid(&changed_by)?, Projection::from_row(row)?));
-        }
-    }
-    Ok(due)
-}
-
-fn xid(text: &str) -> sqlx::Result<Xid> {
-    text.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))
-}
-
-/// Which PostgreSQL a stream's ids are of, and whether it is a standby.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
-pub struct Server {
-    /// The cluster's identifier and the database within it.
-    pub identity: String,
-    pub standby: bool,
-}
-
-pub async fn server(pool: &PgPool) -> sqlx::Result<Server> {
-    sqlx::query_as(
-        "SELECT (SELECT system_identifier::text FROM pg_control_system()) || '/' ||
-                (SELECT oid::text FROM pg_database WHERE datname = current_database()) AS identity,
-                pg_is_in_recovery() AS standby",
-    )
-    .fetch_one(pool)
-    .await
 }
 
 /// Succeeds where the tables are there and can be read.

@@ -1,9 +1,12 @@
 //! A projection as a stream: the newest state of every key that changed, intermediate ones coalesced.
 //!
 //! In: a selection and where to begin. Out: rows, each with an id that stands for everything delivered up to it (see
-//! [`super::snapshot`]): a client that comes back with it gets what is new since, no row twice and none left out. Rows
+//! [`snapshot`]): a client that comes back with it gets what is new since, no row twice and none left out. Rows
 //! come in the order of the transactions that wrote them. A restart of PostgreSQL is waited out. Deletions are not
 //! told.
+
+mod snapshot;
+mod store;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,9 +16,10 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::store::{self, Due, Projection, Selection};
+use super::store::{Projection, Selection};
 use super::{Query, QueryError, cursor, failure};
-use crate::query::snapshot::Seen;
+use snapshot::Seen;
+use store::Due;
 
 /// Rows in a page.
 const PAGE: i64 = 500;
