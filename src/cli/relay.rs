@@ -37,7 +37,7 @@ pub struct RelayArgs {
 #[derive(Args, Clone)]
 pub struct RelayTuning {
     /// Most events in one transaction of the relay
-    #[arg(long, env = "CORNJACKET_RELAY_BATCH", default_value_t = 2000, value_parser = clap::value_parser!(i64).range(1..=20_000), value_name = "EVENTS")]
+    #[arg(long, env = "CORNJACKET_RELAY_BATCH", default_value_t = 8000, value_parser = clap::value_parser!(i64).range(1..=20_000), value_name = "EVENTS")]
     relay_batch: i64,
     /// Tasks of the relay that claim shards at the same time
     #[arg(long, env = "CORNJACKET_RELAY_WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]

@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(known, KNOWN, "a changed hash would break the order of stored events");
     }
 
-    const KNOWN: [Shard; 4] = [0, 0, 0, 0];
+    const KNOWN: [Shard; 4] = [45, 57, 45, 2];
 
     #[test]
     fn a_set_holds_what_was_put_in() {

@@ -62,7 +62,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            batch: 2000,
+            batch: 8000,
             workers: 1,
             poll: Duration::from_secs(5),
             retention: Duration::from_secs(7 * 24 * 3600),

@@ -17,9 +17,9 @@ use super::store::{self, Place};
 use crate::bus::reader::{BusError, Claim, Lane, begin};
 
 /// Most messages of one claim.
-const BATCH: usize = 1000;
+const BATCH: usize = 4000;
 /// Most messages held here while lanes are deferred; beyond, no more are fetched.
-const HELD: usize = 4000;
+const HELD: usize = 8000;
 
 /// Reads topics for a consumer group.
 pub struct KafkaReader {
