@@ -201,7 +201,7 @@ pub fn propagation(key: &ResourceKey, served: Option<&Served>, data_plane: &Data
         match ack_of(instance, key, &served.hash, &data_plane.acks) {
             Some(Ack { error: None, .. }) => acked += 1,
             Some(Ack { error: Some(error), .. }) => {
-                errors.push(format!("{} on {}: {error}", instance.role, instance.host))
+                errors.push(format!("{} on {}: {error}", instance.role, instance.host));
             }
             None => waiting.push(format!("{} on {}", instance.role, instance.host)),
         }

@@ -152,3 +152,73 @@ fn compile_schemas(spec: &EventType) -> Result<BTreeMap<i32, PayloadSchema>, Str
     };
     spec.versions.iter().map(compile).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use crds::registration::Kind;
+    use serde_json::json;
+
+    use super::*;
+
+    fn row(name: &str, generation: i64, spec: Value) -> Row {
+        let key = ResourceKey { namespace: "default".into(), kind: Kind::EventType, name: name.into() };
+        Row { key, generation, hash: format!("{name}-{generation}"), spec }
+    }
+
+    fn event_type(event_type: &str, schema: &Value) -> Value {
+        let versions = json!([{"version": 1, "schema": schema}]);
+        json!({"kind": "EventType", "type": event_type, "topic": "t", "validation": "Enforce", "versions": versions})
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_loaded_keeps_what_was_loaded_before() {
+        let (first, verdicts) = Loaded::default().next(&[row("a", 1, event_type("x", &json!({"type": "object"})))]);
+        assert_eq!(verdicts[0].outcome, Ok(()));
+
+        let broken = [row("a", 2, event_type("x", &json!({"type": "sting"}))), row("b", 1, json!({"kind": "Later"}))];
+        let (second, verdicts) = first.next(&broken);
+        assert!(verdicts[0].outcome.as_ref().is_err_and(|e| e.starts_with("schema version 1: ")), "{verdicts:?}");
+        assert!(verdicts[1].outcome.as_ref().is_err_and(|e| e.ends_with("upgrade it")), "{verdicts:?}");
+        assert_eq!((verdicts[0].hash.as_str(), second.catalog().event_types["x"].generation), ("a-2", 1));
+        assert!(second.same_as(&first));
+
+        let (gone, _) = second.next(&[]);
+        assert!(gone.catalog().event_types.is_empty() && !gone.same_as(&first));
+    }
+
+    #[test]
+    fn what_did_not_change_is_not_compiled_again() {
+        let rows = [row("a", 1, event_type("x", &json!({}))), row("b", 1, event_type("y", &json!({})))];
+        let (first, _) = Loaded::default().next(&rows);
+        let (second, _) = first.next(&[rows[0].clone(), row("b", 2, event_type("y", &json!({})))]);
+        let of = |loaded: &Loaded, name: &str| loaded.catalog().event_types[name].clone();
+        assert!(Arc::ptr_eq(&of(&first, "x"), &of(&second, "x")));
+        assert!(!Arc::ptr_eq(&of(&first, "y"), &of(&second, "y")));
+    }
+
+    #[test]
+    fn a_name_is_served_for_one_resource() {
+        let same = || event_type("x", &json!({}));
+        let (loaded, verdicts) = Loaded::default().next(&[row("a", 1, same()), row("b", 1, same())]);
+        assert!(verdicts[1].outcome.as_ref().is_err_and(|e| e.contains("EventType default/a")), "{verdicts:?}");
+        assert_eq!(loaded.catalog().event_types["x"].key.name, "a");
+    }
+
+    #[test]
+    fn events_without_a_version_are_checked_against_the_highest_that_is_not_deprecated() {
+        let versions = json!([
+            {"version": 1, "schema": {}}, {"version": 2, "schema": {}}, {"version": 3, "schema": {}, "deprecated": true}
+        ]);
+        let spec =
+            json!({"kind": "EventType", "type": "x", "topic": "t", "validation": "Enforce", "versions": versions});
+        let (loaded, _) = Loaded::default().next(&[row("a", 1, spec)]);
+        let loaded = loaded.catalog().event_types["x"].clone();
+        let version = |requested| loaded.schema_for(requested).map(|s| s.map(|s| (s.version, s.deprecated)));
+        assert_eq!(version(None), Ok(Some((2, false))));
+        assert_eq!(version(Some(3)), Ok(Some((3, true))));
+        assert_eq!(
+            version(Some(4)).map_err(|e| e.to_string()),
+            Err("schema version 4 of 'x' does not exist: it has 1, 2, 3".to_owned())
+        );
+    }
+}

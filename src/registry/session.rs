@@ -48,7 +48,7 @@ pub(super) async fn run(
 ) -> Result<(), Infallible> {
     let (host, loaded) = (host(), Loaded::default());
     let mut keeper = Keeper { settings, publish, acks, gate, host, loaded, seen: None, failures: 0 };
-    while let Some(Err(error)) = stop.run_until_cancelled(keeper.session()).await {
+    while let Some(Err(error)) = stop.run_until_cancelled(Box::pin(keeper.session())).await {
         let wait = RETRY.1.min(RETRY.0 * 2_u32.saturating_pow(keeper.failures.min(10)));
         keeper.failures += 1;
         warn!(%error, retry_in_ms = wait.as_millis(), "registrations: the last catalog stays in use");
@@ -194,6 +194,6 @@ async fn answer<T>(
 /// Host name and process id, for people.
 fn host() -> String {
     let name = std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/etc/hostname"));
-    let name = name.map(|n| n.trim().to_owned()).unwrap_or_else(|_| "localhost".to_owned());
+    let name = name.map_or_else(|_| "localhost".to_owned(), |n| n.trim().to_owned());
     format!("{} (pid {})", name.chars().take(200).collect::<String>(), std::process::id())
 }

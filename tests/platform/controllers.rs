@@ -43,8 +43,12 @@ async fn edits_additions_and_removals_are_served_and_a_broken_edit_keeps_the_las
     );
     assert_eq!(catalog.borrow().event_types["sensor.reading"].generation, 1);
 
-    world.write("types.yaml", &reading("string"));
-    until(&mut catalog, |c| c.event_types["sensor.reading"].generation == 4).await;
+    world.write("types.yaml", &reading("integer"));
+    let message = world.until_ready_is("EventType", "reading", "False", "Incompatible").await;
+    assert!(message.contains("/properties/value") && message.ends_with("generation 1 is still served"), "{message}");
+
+    world.write("types.yaml", &reading("[number, string]"));
+    until(&mut catalog, |c| c.event_types["sensor.reading"].generation == 5).await;
     world.until_ready_is("EventType", "reading", "True", "Available").await;
 
     world.write("more.yaml", &manifest("EventType", "login", "{type: user.login}"));
@@ -125,7 +129,7 @@ async fn controllers_and_registry_come_back_after_a_restart_of_the_database() {
 
     postgres.stop();
     tokio::time::timeout(SOON, state.wait_for(|s| matches!(s, State::Retrying(_)))).await.unwrap().unwrap();
-    world.write("types.yaml", &reading("string"));
+    world.write("types.yaml", &reading("[number, string]"));
     assert_eq!(catalog.borrow().event_types.len(), 1, "the last catalog stays in use");
     postgres.start();
 

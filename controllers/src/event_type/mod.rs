@@ -1,4 +1,5 @@
 //! Event types: what payloads look like, and which topic they go to.
 
+pub mod compatibility;
 pub mod resolve;
 pub mod status;

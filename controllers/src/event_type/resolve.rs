@@ -1,11 +1,13 @@
 //! An EventType's compiled form: schemas compiled, examples run, topic decided. Pure.
 
 use crds::condition::{ConditionType, Finding};
+use crds::event_type::Compatibility;
 use crds::language::schema::PayloadSchema;
 use crds::reason::Reason;
 use crds::registration::{Compiled, EventType, MqttSource, SchemaVersion};
 use crds::routing;
 
+use super::compatibility;
 use crate::resolve::{Failure, Known};
 
 /// Compiles an EventType. What holds is added to `findings`, up to the first thing that does not.
@@ -16,7 +18,11 @@ pub(crate) fn compile(
     findings: &mut Vec<Finding>,
 ) -> Result<EventType, Failure> {
     let event_type = resource.event_type();
-    if let Some(Compiled::EventType(before)) = before {
+    let before = match before {
+        Some(Compiled::EventType(before)) => Some(before),
+        _ => None,
+    };
+    if let Some(before) = before {
         check_change(event_type, before)?;
     }
     check_schemas(resource)?;
@@ -25,7 +31,33 @@ pub(crate) fn compile(
     findings.push(Finding::new(ConditionType::SchemaCompiled, true, Reason::Compiled, compiled));
     let (topic, why) = topic_of(resource, known)?;
     findings.push(Finding::new(ConditionType::TopicResolved, true, Reason::TopicResolved, why));
-    Ok(form(resource, topic))
+    let form = form(resource, topic);
+    findings.push(check_compatible(&form, before, resource.spec.compatibility.unwrap_or_default())?);
+    Ok(form)
+}
+
+/// Each version fits its predecessor, and its own text as it is served.
+fn check_compatible(form: &EventType, before: Option<&EventType>, mode: Compatibility) -> Result<Finding, Failure> {
+    let finding = |reason, message: &str| Finding::new(ConditionType::Compatible, true, reason, message);
+    if mode == Compatibility::None {
+        return Ok(finding(Reason::NotCompared, "spec.compatibility is None: versions are not compared"));
+    }
+    let pairs = form.versions.windows(2).map(|pair| (format!("version {}", pair[0].version), &pair[0], &pair[1]));
+    let served = before.iter().flat_map(|before| &before.versions).filter_map(|served| {
+        let now = form.versions.iter().find(|v| v.version == served.version)?;
+        Some((format!("version {} as it is served", served.version), served, now))
+    });
+    for (what, older, newer) in pairs.chain(served) {
+        if let Err(difference) = compatibility::compare(&older.schema, &newer.schema, mode) {
+            let message = format!(
+                "version {} is not compatible with {what} ({mode:?}): {difference}; mend it, or set \
+                 spec.compatibility: None to serve it all the same",
+                newer.version
+            );
+            return Err(Failure::new(Reason::Incompatible, message).of(ConditionType::Compatible));
+        }
+    }
+    Ok(finding(Reason::Compatible, &format!("versions are {mode:?} compatible, as far as keywords tell")))
 }
 
 fn form(resource: &crds::EventType, topic: String) -> EventType {

@@ -90,7 +90,7 @@ fn a_broken_schema_or_example_names_its_place() {
     let lines = "
 EventType a {versions: [{version: 1, schema: {type: object}}, {version: 2, schema: {type: sting}}]}
 EventType b {versions: [{version: 1, schema: {type: object, required: [x]}}], examples: [{x: 1}, {y: 1}]}
-EventType c {versions: [{version: 1, schema: {required: [x]}, deprecated: true}, {version: 2, schema: {type: object}}], examples: [{y: 1}]}
+EventType c {versions: [{version: 1, schema: {required: [x]}, deprecated: true}, {version: 2, schema: {}}], examples: [{y: 1}]}
 ";
     let outcomes = outcomes(&format!("{TOPICS}{lines}"), &Registrations::new());
     let (reason, message) = refusal(&outcomes["a"]);
@@ -251,4 +251,26 @@ fn the_samples_all_run() {
     for resolution in resolutions {
         assert!(resolution.outcome.to_run().is_some(), "{resolution:?}");
     }
+}
+
+#[test]
+fn a_version_must_fit_its_predecessor_and_its_own_text_as_served() {
+    let of = |one: &str, two: &str, mode: &str| {
+        format!(
+            "{TOPICS}EventType a {{compatibility: {mode}, versions: [{{version: 1, schema: {{required: [{one}]}}}}, {{version: 2, schema: {{required: [{two}]}}}}]}}"
+        )
+    };
+    let fresh = Registrations::new();
+    let (reason, message) = match &outcomes(&of("x", "x, y", "Backward"), &fresh)["a"] {
+        Outcome::Refused(failure) => (failure.reason, failure.message.clone()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reason, Reason::Incompatible);
+    assert!(message.starts_with("version 2 is not compatible with version 1 (Backward): "), "{message}");
+    assert!(outcomes(&of("x", "x, y", "Forward"), &fresh)["a"].to_run().is_some());
+    assert!(outcomes(&of("x", "x, y", "None"), &fresh)["a"].to_run().is_some());
+
+    let served = registered(&of("x", "x", "Backward"));
+    let edited = outcomes(&of("x, y", "x", "Backward"), &served);
+    assert!(refusal(&edited["a"]).1.contains("version 1 as it is served"), "{edited:?}");
 }

@@ -155,23 +155,23 @@ fn a_topic_waits_for_its_broker_and_an_existing_one_that_differs_is_only_drift()
     assert_eq!(ready(&away), is("False", "BrokerUnreachable"));
     assert!(condition(&away, "Reconciling").is_some() && condition(&away, "Stalled").is_none());
 
-    let kafka = |value| Bus::Kafka(serde_from(value));
-    assert_eq!(ready(&with(kafka(json!({})))), is("False", "TopicMissing"));
-    let refused = with(kafka(json!({"refused": true})));
+    let kafka = |partitions, refused| Bus::Kafka(answered(partitions, refused));
+    assert_eq!(ready(&with(kafka(None, false))), is("False", "TopicMissing"));
+    let refused = with(kafka(None, true));
     assert_eq!(ready(&refused), is("False", "ConfigRejected"));
     assert!(condition(&refused, "Stalled").is_some());
-    let drifted = with(kafka(json!({"partitions": 6})));
+    let drifted = with(kafka(Some(6), false));
     assert_eq!(ready(&drifted), is("True", "Available"));
     assert_eq!(condition(&drifted, "Drifted").map(|c| c.1), Some("DriftDetected".into()));
     assert_eq!(drifted["drift"], json!([{"key": "partitions", "desired": "1", "actual": "6"}]));
 }
 
-fn serde_from(value: Value) -> topic::status::Kafka {
+fn answered(partitions: Option<i32>, refused: bool) -> topic::status::Kafka {
     let mut kafka = topic::status::Kafka::default();
-    if let Some(partitions) = value["partitions"].as_i64().and_then(|n| i32::try_from(n).ok()) {
+    if let Some(partitions) = partitions {
         kafka.topics.insert("t".into(), topic::plan::ExistingTopic { partitions, replication: 1 });
     }
-    if value["refused"] == true {
+    if refused {
         kafka.refused.insert("t".into(), ("the broker refuses".into(), true));
     }
     kafka
