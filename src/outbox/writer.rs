@@ -72,6 +72,8 @@ impl Writer {
         if let Some(store) = self.store.take() {
             store.close().await;
         }
+        // All callers may be gone before the stage is: that is no early end.
+        stop.cancelled().await;
         Ok(())
     }
 

@@ -51,6 +51,52 @@ async fn a_row_that_the_database_refuses_never_fails_its_neighbours() {
     assert_eq!(rows, 197);
 }
 
+#[tokio::test]
+async fn an_orderly_stop_writes_what_is_queued() {
+    let database = fresh_database().await;
+    let pool = database.pool().await;
+    migrate(&pool).await;
+    let (lifecycle, readiness) = (Lifecycle::new(), Readiness::default());
+    let on_commit: OnCommit = Arc::new(|_| {});
+    let gate = readiness.gate("database", "connecting");
+    let settings = outbox::Settings::default();
+    let outbox = Outbox::start(&lifecycle, &database.url.parse().unwrap(), &settings, gate, &on_commit);
+    eventually(Duration::from_secs(10), || async { readiness.pending().is_empty() }).await;
+    let accepting = async {
+        let outcomes = outbox.accept((0..500).map(|i| entry(&format!("a{i}"), "{}")).collect()).await;
+        drop(outbox);
+        outcomes
+    };
+    lifecycle.stop();
+    let (outcomes, stopped) = tokio::join!(accepting, lifecycle.run(Duration::from_secs(10)));
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    stopped.unwrap();
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&pool).await.unwrap();
+    assert_eq!(rows, 500);
+}
+
+#[tokio::test]
+async fn writers_without_callers_are_no_failure() {
+    let database = fresh_database().await;
+    migrate(&database.pool().await).await;
+    let (lifecycle, readiness) = (Lifecycle::new(), Readiness::default());
+    let on_commit: OnCommit = Arc::new(|_| {});
+    let gate = readiness.gate("database", "connecting");
+    let settings = outbox::Settings { writers: 1, ..outbox::Settings::default() };
+    let outbox = Outbox::start(&lifecycle, &database.url.parse().unwrap(), &settings, gate, &on_commit);
+    eventually(Duration::from_secs(10), || async { readiness.pending().is_empty() }).await;
+    drop(outbox);
+    let writer_is_gone = || async {
+        let sessions = "SELECT count(*) FROM pg_stat_activity
+             WHERE application_name = 'cornjacket outbox writer' AND datname = current_database()";
+        sqlx::query_scalar::<_, i64>(sessions).fetch_one(&database.pool().await).await.is_ok_and(|n| n == 0)
+    };
+    eventually(Duration::from_secs(10), writer_is_gone).await;
+    assert!(!lifecycle.stopping().is_cancelled());
+    lifecycle.stop();
+    lifecycle.run(Duration::from_secs(10)).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_is_said_at_once_and_what_waits_is_stored() {
     let mut settings = Settings::default();
