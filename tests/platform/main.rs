@@ -6,7 +6,6 @@ mod controllers;
 mod controllers_world;
 mod event_commands;
 mod failures;
-#[allow(dead_code, unused_imports, reason = "a box of tools: each is there for the tests to come as well")]
 mod harness;
 mod harness_works;
 mod ingest_events;

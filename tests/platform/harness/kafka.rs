@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::{Server, free_port, reaper};
 
-/// A broker of the test's own, which it may stop, start and kill. Its port and data stay.
+/// A broker of the test's own, which it may stop, start and freeze. Its port and data stay.
 pub struct OwnKafka {
     name: String,
     dir: PathBuf,
@@ -115,16 +115,8 @@ impl OwnKafka {
 
     /// Stops it in an orderly way.
     pub fn stop(&mut self) {
-        self.end(Signal::SIGTERM);
-    }
-
-    pub fn kill9(&mut self) {
-        self.end(Signal::SIGKILL);
-    }
-
-    fn end(&mut self, signal: Signal) {
         let mut server = self.server.take().unwrap_or_else(|| panic!("{} does not run", self.name));
-        server.end(signal, Duration::from_mins(1));
+        server.end(Signal::SIGTERM, Duration::from_mins(1));
     }
 
     /// Freezes (`SIGSTOP`) or resumes (`SIGCONT`) it: connections stay open and nobody answers.

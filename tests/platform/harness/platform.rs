@@ -1,8 +1,5 @@
 //! A whole platform of separate processes on one database, with resources of the test's own.
 
-use std::path::Path;
-use std::process::Command;
-
 use tempfile::TempDir;
 
 use super::{Database, Launch, free_port, topic_prefix};
@@ -23,7 +20,7 @@ pub struct Platform {
     bus: Bus,
     resources: TempDir,
     /// Begins the names of its topics.
-    pub prefix: String,
+    prefix: String,
 }
 
 /// One event type, and projections that show every loss, repetition and change of order.
@@ -90,11 +87,6 @@ impl Platform {
         format!("{}-events", self.prefix)
     }
 
-    /// The directory of manifests, for tests that change them.
-    pub fn resources(&self) -> &Path {
-        self.resources.path()
-    }
-
     pub fn database(&self) -> &Database {
         &self.database
     }
@@ -112,13 +104,6 @@ impl Platform {
             Bus::Embedded => launch.env("CORNJACKET_BUS", "embedded"),
             Bus::Kafka(brokers) => launch.env("CORNJACKET_BUS", "kafka").env("KAFKA_BROKERS", brokers),
         }
-    }
-
-    /// `cornjacket migrate`, to its end.
-    pub fn migrate(&self) -> Command {
-        let mut launch = self.role("migrate", "", &[]);
-        launch.arguments.truncate(1);
-        launch.command()
     }
 
     pub fn ingest(&self) -> Launch {

@@ -60,11 +60,6 @@ impl OwnPostgres {
 
     /// Starts it again and waits until it accepts connections.
     pub fn start(&mut self) {
-        self.start_without_waiting();
-        self.wait_until_ready(Duration::from_mins(1));
-    }
-
-    pub fn start_without_waiting(&mut self) {
         assert!(self.server.is_none(), "{} runs already", self.name);
         let mut command = self.command("postgres");
         command.args(["-D", "data", "-k", "."]).args(["-p", &self.port.to_string()]);
@@ -80,6 +75,7 @@ impl OwnPostgres {
             command.args(["-c", setting]);
         }
         self.server = Some(Server::start(&self.name, command, "QUIT"));
+        self.wait_until_ready(Duration::from_mins(1));
     }
 
     fn wait_until_ready(&mut self, deadline: Duration) {
@@ -108,16 +104,6 @@ impl OwnPostgres {
         server.end(signal, Duration::from_secs(30));
     }
 
-    pub fn restart(&mut self) {
-        self.stop();
-        self.start();
-    }
-
-    /// Freezes or resumes the postmaster: connections are still taken by the kernel, and nobody answers.
-    pub fn signal(&self, signal: Signal) {
-        self.server.as_ref().expect("running").signal(signal);
-    }
-
     fn url_of(&self, database: &str) -> String {
         format!("postgres://cornjacket@127.0.0.1:{}/{database}", self.port)
     }
@@ -129,7 +115,7 @@ impl OwnPostgres {
         let mut admin = PgConnection::connect(&self.url_of("postgres")).await.expect("the cluster answers");
         sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.expect("a new name");
         let _ = admin.close().await;
-        Database { url: self.url_of(&name), name }
+        Database { url: self.url_of(&name) }
     }
 }
 
@@ -137,7 +123,6 @@ impl OwnPostgres {
 #[derive(Clone, Debug)]
 pub struct Database {
     pub url: String,
-    pub name: String,
 }
 
 impl Database {

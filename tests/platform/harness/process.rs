@@ -74,6 +74,7 @@ impl Process {
         self.server.as_mut().unwrap_or_else(|| panic!("{} does not run", self.launch.name))
     }
 
+    #[allow(dead_code, reason = "the benchmark, which shares this file, looks at processes from outside")]
     pub fn pid(&self) -> u32 {
         self.server.as_ref().unwrap_or_else(|| panic!("{} does not run", self.launch.name)).pid()
     }
