@@ -51,7 +51,7 @@ impl Cycle {
             Err(error) => {
                 // An empty directory removes everything; one that cannot be read, nothing.
                 self.complain(vec![error.to_string()]);
-                return Ok(());
+                return self.keep_seats().await;
             }
         };
         if self.statuses.is_none() {
@@ -144,6 +144,14 @@ impl Cycle {
         }
         count(&after);
         self.statuses = Some(after);
+        Ok(())
+    }
+
+    /// A session that says nothing for long is taken for frozen.
+    async fn keep_seats(&mut self) -> Result<(), CycleError> {
+        for seat in std::iter::once(&mut self.home).chain(&mut self.others) {
+            seat.take().await?;
+        }
         Ok(())
     }
 

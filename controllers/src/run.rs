@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use crate::cycle::{Cycle, CycleError};
 use crate::effects::kafka::Kafka;
 use crate::effects::listen;
-use crate::effects::postgres::{DatabaseError, Identity, Seat, options};
+use crate::effects::postgres::{DatabaseError, Identity, Seat, options, seat_options};
 use crate::source::directory::Directory;
 use crate::topic::status::Bus;
 use crate::{backoff, topics};
@@ -140,7 +140,7 @@ async fn sit_down(config: &Config, state: &watch::Sender<State>) -> Result<(Seat
     let mut seats: BTreeMap<Identity, Seat> = BTreeMap::new();
     let mut home = None;
     for (index, database) in std::iter::once(&config.home).chain(&config.others).enumerate() {
-        let database = options(database.clone());
+        let database = seat_options(database.clone());
         let mut seat = within(CONNECT, Seat::connect(&database, &config.namespace)).await?;
         let identity = within(CONNECT, seat.identity()).await?;
         if index == 0 {
@@ -151,19 +151,35 @@ async fn sit_down(config: &Config, state: &watch::Sender<State>) -> Result<(Seat
             seats.entry(identity).or_insert(seat);
         }
     }
-    for seat in seats.values_mut() {
-        while !within(CONNECT, seat.take()).await? {
-            state.send_if_modified(|before| {
-                let changed = *before != State::Standby;
-                if changed {
-                    info!("another process is active: standing by");
-                }
-                *before = State::Standby;
-                changed
-            });
-            sleep(STANDBY).await;
-        }
+    while !take_all(&mut seats).await? {
+        stand_by(state);
+        sleep(STANDBY).await;
     }
     let home = home.and_then(|identity| seats.remove(&identity)).ok_or(DatabaseError::NoHome)?;
     Ok((home, seats.into_values().collect()))
+}
+
+/// One after the other: who waits for a database holds those before it, and all processes wait in one order.
+async fn take_all(seats: &mut BTreeMap<Identity, Seat>) -> Result<bool, SessionError> {
+    let mut all = true;
+    for seat in seats.values_mut() {
+        if all {
+            all = within(CONNECT, seat.take()).await?;
+        } else {
+            // Its session must not seem frozen meanwhile.
+            within(CONNECT, seat.identity()).await?;
+        }
+    }
+    Ok(all)
+}
+
+fn stand_by(state: &watch::Sender<State>) {
+    state.send_if_modified(|before| {
+        let changed = *before != State::Standby;
+        if changed {
+            info!("another process is active: standing by");
+        }
+        *before = State::Standby;
+        changed
+    });
 }

@@ -10,7 +10,7 @@ use crds::registration::{Kind, ResourceKey};
 use serde_json::json;
 
 use crate::controllers_world::{SOON, World, manifest, reading, topic, until};
-use crate::harness::{Launch, OwnPostgres, eventually, fresh_database, shared_kafka, topic_prefix};
+use crate::harness::{Launch, OwnPostgres, eventually, free_port, fresh_database, shared_kafka, topic_prefix};
 
 const PROJECTION: &str = "{type: sensor_state, source: {eventTypes: [sensor.reading]}, latest: {}}";
 
@@ -207,4 +207,29 @@ async fn get_prints_what_runs_and_why_not() {
     let absent = get(&["get", "tp", "nope"]).await.unwrap();
     assert_eq!(absent.status.code(), Some(1));
     stop.cancel();
+}
+
+#[tokio::test]
+async fn frozen_controllers_lose_their_seat_and_stand_by_when_they_wake_up() {
+    let database = fresh_database().await;
+    let world = World::on(&database).await;
+    world.write("topics.yaml", &topic("all", "{default: true}"));
+    let launch = |name: &str| {
+        let (port, directory) = (free_port(), world.resources.path().to_string_lossy().into_owned());
+        Launch::new(name, port, &["controllers", "--resources", &directory, "--port", &port.to_string()])
+            .env("EVENTHANDLER_DATABASE_URL", &database.url)
+            .env("INGESTION_DATABASE_URL", &database.url)
+    };
+    let mut first = launch("controllers-first").ready().await;
+    world.until_ready_is("Topic", "all", "False", "NoInstances").await;
+    let second = launch("controllers-second").ready().await;
+    eventually(SOON, || async { second.log().contains("standing by") }).await;
+
+    first.sigstop();
+    eventually(Duration::from_secs(40), || async { second.log().contains("controllers active") }).await;
+    first.sigcont();
+    eventually(SOON, || async { first.log().contains("standing by") }).await;
+    world.write("topics.yaml", &topic("all", "{default: true, prefixes: [x.]}"));
+    eventually(SOON, || async { second.log().contains("\"generation\":2") }).await;
+    assert!(!first.log().contains("\"generation\":2"));
 }

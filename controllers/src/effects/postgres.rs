@@ -47,6 +47,12 @@ pub fn options(options: PgConnectOptions) -> PgConnectOptions {
     ])
 }
 
+/// The same for a seat. Its owner looks every few seconds: one that says nothing for 15 s is frozen, and the server
+/// ends its session, so that another can take over and the first finds itself without a seat when it wakes up.
+pub fn seat_options(database: PgConnectOptions) -> PgConnectOptions {
+    options(database).options([("idle_session_timeout", "15s")])
+}
+
 /// Who a database is, however its URL is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
@@ -59,13 +65,14 @@ pub struct Identity {
 pub struct Seat {
     connection: PgConnection,
     namespace: String,
+    holds_lock: bool,
 }
 
 impl Seat {
     /// Connects, without taking the lock yet.
     pub async fn connect(options: &PgConnectOptions, namespace: &str) -> Result<Self, DatabaseError> {
         let connection = PgConnection::connect_with(options).await.map_err(DatabaseError::Connect)?;
-        Ok(Self { connection, namespace: namespace.to_owned() })
+        Ok(Self { connection, namespace: namespace.to_owned(), holds_lock: false })
     }
 
     /// Tells two URLs of one database from two databases.
@@ -80,14 +87,16 @@ impl Seat {
         read_identity(&row).map_err(failed("ask which database this is"))
     }
 
-    /// Takes the lock; false where another process has it.
+    /// Takes the lock; false where another process has it. Asking again once it is held keeps the session alive.
     pub async fn take(&mut self) -> Result<bool, DatabaseError> {
-        sqlx::query_scalar("SELECT pg_try_advisory_lock($1, hashtext($2))")
+        self.holds_lock = sqlx::query_scalar("SELECT $3 OR pg_try_advisory_lock($1, hashtext($2))")
             .bind(LOCK)
             .bind(&self.namespace)
+            .bind(self.holds_lock)
             .fetch_one(&mut self.connection)
             .await
-            .map_err(failed("take the controllers' lock"))
+            .map_err(failed("take the controllers' lock"))?;
+        Ok(self.holds_lock)
     }
 
     /// Everything registered, with the tombstones: their generations go on.
