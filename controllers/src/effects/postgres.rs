@@ -3,15 +3,16 @@
 //! Everything goes through one connection, a [`Seat`], that holds an advisory lock for as long as it lives. Whoever
 //! loses the connection loses the lock and can write no more: two controllers never write to one database.
 
+mod rows;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crds::registration::{Compiled, Kind, ResourceKey};
-use crds::role::Role;
-use serde_json::Value;
+use crds::registration::{Compiled, ResourceKey};
 use sqlx::postgres::{PgConnectOptions, PgRow};
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, PgConnection};
 
+use self::rows::{read_ack, read_identity, read_instance, read_registered, read_status};
 use crate::plan::{Registered, Step};
 use crate::status::{Ack, Instance, Progress, StatusRow};
 
@@ -274,50 +275,4 @@ async fn remove(connection: &mut PgConnection, namespace: &str, key: &ResourceKe
     .await
     .map_err(failed("remove a registration"))?;
     Ok(())
-}
-
-fn read_identity(row: &PgRow) -> Result<Identity, sqlx::Error> {
-    Ok(Identity { name: row.try_get("name")?, replica: row.try_get("replica")? })
-}
-
-/// A key of a kind that this release does not know is left alone.
-fn read_key(row: &PgRow, namespace: &str) -> Result<Option<ResourceKey>, sqlx::Error> {
-    let Ok(kind) = row.try_get::<&str, _>("kind")?.parse::<Kind>() else { return Ok(None) };
-    Ok(Some(ResourceKey { namespace: namespace.to_owned(), kind, name: row.try_get("name")? }))
-}
-
-fn read_registered(row: &PgRow, namespace: &str) -> Result<Option<(ResourceKey, Registered)>, sqlx::Error> {
-    let Some(key) = read_key(row, namespace)? else { return Ok(None) };
-    let registered = Registered {
-        generation: row.try_get("generation")?,
-        hash: row.try_get("hash")?,
-        // A form that only another release reads is replaced by this one's.
-        spec: serde_json::from_value(row.try_get::<Value, _>("spec")?).ok(),
-        active: row.try_get("active")?,
-    };
-    Ok(Some((key, registered)))
-}
-
-fn read_instance(row: &PgRow) -> Result<Option<Instance>, sqlx::Error> {
-    let Some(role) = Role::parse(row.try_get("role")?) else { return Ok(None) };
-    Ok(Some(Instance { id: row.try_get("id")?, role, host: row.try_get("host")? }))
-}
-
-fn read_ack(row: &PgRow, namespace: &str) -> Result<Option<Ack>, sqlx::Error> {
-    let (Some(key), Some(role)) = (read_key(row, namespace)?, Role::parse(row.try_get("role")?)) else {
-        return Ok(None);
-    };
-    let (instance, hash, error) = (row.try_get("id")?, row.try_get("hash")?, row.try_get("error")?);
-    Ok(Some(Ack { instance, role, key, hash, error }))
-}
-
-fn read_status(row: &PgRow, namespace: &str) -> Result<Option<(ResourceKey, StatusRow)>, sqlx::Error> {
-    let Some(key) = read_key(row, namespace)? else { return Ok(None) };
-    let status = StatusRow {
-        status: row.try_get("status")?,
-        origin: row.try_get("origin")?,
-        generation: row.try_get("generation")?,
-        spec_hash: row.try_get("spec_hash")?,
-    };
-    Ok(Some((key, status)))
 }

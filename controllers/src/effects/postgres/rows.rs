@@ -1,0 +1,57 @@
+//! Rows as the controllers' own types. A kind or role that this release does not know is left alone.
+
+use crds::registration::{Kind, ResourceKey};
+use crds::role::Role;
+use serde_json::Value;
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use super::Identity;
+use crate::plan::Registered;
+use crate::status::{Ack, Instance, StatusRow};
+
+pub(super) fn read_identity(row: &PgRow) -> Result<Identity, sqlx::Error> {
+    Ok(Identity { name: row.try_get("name")?, replica: row.try_get("replica")? })
+}
+
+/// A key of a kind that this release does not know is left alone.
+fn read_key(row: &PgRow, namespace: &str) -> Result<Option<ResourceKey>, sqlx::Error> {
+    let Ok(kind) = row.try_get::<&str, _>("kind")?.parse::<Kind>() else { return Ok(None) };
+    Ok(Some(ResourceKey { namespace: namespace.to_owned(), kind, name: row.try_get("name")? }))
+}
+
+pub(super) fn read_registered(row: &PgRow, namespace: &str) -> Result<Option<(ResourceKey, Registered)>, sqlx::Error> {
+    let Some(key) = read_key(row, namespace)? else { return Ok(None) };
+    let registered = Registered {
+        generation: row.try_get("generation")?,
+        hash: row.try_get("hash")?,
+        // A form that only another release reads is replaced by this one's.
+        spec: serde_json::from_value(row.try_get::<Value, _>("spec")?).ok(),
+        active: row.try_get("active")?,
+    };
+    Ok(Some((key, registered)))
+}
+
+pub(super) fn read_instance(row: &PgRow) -> Result<Option<Instance>, sqlx::Error> {
+    let Some(role) = Role::parse(row.try_get("role")?) else { return Ok(None) };
+    Ok(Some(Instance { id: row.try_get("id")?, role, host: row.try_get("host")? }))
+}
+
+pub(super) fn read_ack(row: &PgRow, namespace: &str) -> Result<Option<Ack>, sqlx::Error> {
+    let (Some(key), Some(role)) = (read_key(row, namespace)?, Role::parse(row.try_get("role")?)) else {
+        return Ok(None);
+    };
+    let (instance, hash, error) = (row.try_get("id")?, row.try_get("hash")?, row.try_get("error")?);
+    Ok(Some(Ack { instance, role, key, hash, error }))
+}
+
+pub(super) fn read_status(row: &PgRow, namespace: &str) -> Result<Option<(ResourceKey, StatusRow)>, sqlx::Error> {
+    let Some(key) = read_key(row, namespace)? else { return Ok(None) };
+    let status = StatusRow {
+        status: row.try_get("status")?,
+        origin: row.try_get("origin")?,
+        generation: row.try_get("generation")?,
+        spec_hash: row.try_get("spec_hash")?,
+    };
+    Ok(Some((key, status)))
+}
