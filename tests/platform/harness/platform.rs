@@ -1,5 +1,7 @@
 //! A whole platform of separate processes on one database, with resources of the test's own.
 
+use std::sync::Arc;
+
 use tempfile::TempDir;
 
 use super::{Database, Launch, free_port, topic_prefix};
@@ -18,7 +20,7 @@ pub struct Platform {
     name: String,
     database: Database,
     bus: Bus,
-    resources: TempDir,
+    resources: Arc<TempDir>,
     /// Begins the names of its topics.
     prefix: String,
 }
@@ -79,8 +81,14 @@ impl Platform {
     /// With the sensor resources.
     pub fn new(name: &str, database: Database, bus: Bus) -> Self {
         let prefix = topic_prefix();
-        let resources = sensor_resources(&prefix);
+        let resources = Arc::new(sensor_resources(&prefix));
         Self { name: name.to_owned(), database, bus, resources, prefix }
+    }
+
+    /// The same platform on another bus.
+    pub fn on(&self, bus: Bus) -> Self {
+        let (name, database) = (format!("{}-other", self.name), self.database.clone());
+        Self { name, database, bus, resources: Arc::clone(&self.resources), prefix: self.prefix.clone() }
     }
 
     pub fn topic(&self) -> String {

@@ -1,0 +1,218 @@
+//! The relay: rows that cannot be stored or published, several relays, partitions and their retention.
+
+use std::time::Duration;
+
+use chrono::{Days, NaiveDate, Utc};
+use cornjacket::relay::maintenance::{Maintenance, report_reader};
+use cornjacket::relay::partitions;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::harness::{Bus, Platform, eventually, fresh_database, http, shared_kafka};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Puts rows into the outbox as ingest does, of one shard.
+async fn outbox(pool: &PgPool, shard: i16, envelopes: &[Value]) {
+    for envelope in envelopes {
+        let id = envelope["event_id"].as_str().and_then(|id| id.parse::<Uuid>().ok()).unwrap_or_else(Uuid::now_v7);
+        sqlx::query("INSERT INTO outbox (outbox_id, event_payload, shard) VALUES ($1, $2, $3)")
+            .bind(id)
+            .bind(envelope)
+            .bind(shard)
+            .execute(pool)
+            .await
+            .expect("inserted");
+    }
+}
+
+fn envelope(aggregate: &str, value: i64) -> Value {
+    json!({
+        "event_id": Uuid::now_v7(), "event_type": "sensor.reading", "aggregate_id": aggregate, "timestamp": Utc::now(),
+        "payload": {"value": value}, "metadata": {}, "ingested_at": Utc::now(),
+    })
+}
+
+async fn count(pool: &PgPool, question: &'static str) -> i64 {
+    sqlx::query_scalar(question).fetch_one(pool).await.expect("an answer")
+}
+
+async fn a_row_that_the_store_refuses_becomes_a_dead_letter(name: &str, bus: Bus) {
+    let platform = Platform::new(name, fresh_database().await, bus);
+    let _controllers = platform.controllers().ready().await;
+    let _ingest = platform.ingest().ready().await;
+    let pool = platform.database().pool().await;
+    let mut no_time = envelope("a", 2);
+    no_time["timestamp"] = json!("never");
+    let mut long_name = envelope("a", 4);
+    long_name["aggregate_id"] = json!("x".repeat(300));
+    let rows = [envelope("a", 1), no_time, envelope("a", 3), long_name, envelope("a", 5)];
+    outbox(&pool, 7, &rows).await;
+    outbox(&pool, 8, &[envelope("b", 1)]).await;
+    let _relay = platform.relay("").ready().await;
+    eventually(SOON, || async { count(&pool, "SELECT count(*) FROM outbox").await == 0 }).await;
+    let stored: Vec<(i64, Value)> =
+        sqlx::query_as("SELECT position, payload->'value' FROM event_store WHERE shard = 7 ORDER BY position")
+            .fetch_all(&pool)
+            .await
+            .expect("an answer");
+    assert_eq!(stored, [(1, json!(1)), (2, json!(3)), (3, json!(5))], "neighbours are stored, without a gap");
+    assert_eq!(count(&pool, "SELECT count(*) FROM event_store WHERE shard = 8").await, 1);
+    let causes: Vec<(String, String)> =
+        sqlx::query_as("SELECT consumer, error_message FROM dlq ORDER BY failed_at, dlq_id")
+            .fetch_all(&pool)
+            .await
+            .expect("an answer");
+    assert_eq!(causes.len(), 2, "{causes:?}");
+    assert!(causes.iter().all(|(consumer, _)| consumer == "relay"));
+    assert!(causes[0].1.contains("never") && causes[1].1.contains("255"), "{causes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_store_refuses_becomes_a_dead_letter_on_the_embedded_bus() {
+    a_row_that_the_store_refuses_becomes_a_dead_letter("refused-embedded", Bus::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_store_refuses_becomes_a_dead_letter_on_kafka() {
+    a_row_that_the_store_refuses_becomes_a_dead_letter("refused-kafka", Bus::Kafka(shared_kafka().await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_too_large_to_publish_becomes_a_dead_letter_and_holds_up_nobody() {
+    let platform = Platform::new("too-large", fresh_database().await, Bus::Kafka(shared_kafka().await));
+    let _controllers = platform.controllers().ready().await;
+    let _ingest = platform.ingest().ready().await;
+    let pool = platform.database().pool().await;
+    let mut large = envelope("a", 2);
+    large["payload"] = json!({"value": 2, "text": "x".repeat(1_200_000)});
+    outbox(&pool, 3, &[envelope("a", 1), large, envelope("a", 3)]).await;
+    let (_relay, _handle) = (platform.relay("").ready().await, platform.handle("").ready().await);
+    eventually(SOON, || async { count(&pool, "SELECT count(*) FROM outbox").await == 0 }).await;
+    assert_eq!(count(&pool, "SELECT count(*) FROM event_store").await, 3, "the store has it");
+    let cause: String = sqlx::query_scalar("SELECT error_message FROM dlq").fetch_one(&pool).await.expect("one letter");
+    assert!(cause.contains("bytes"), "{cause}");
+    eventually(SOON, || async {
+        count(
+            &pool,
+            "SELECT count(*) FROM projections WHERE projection_type = 'sensor_state' AND state->>'value' = '3'",
+        )
+        .await
+            == 1
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_stored_already_takes_no_position() {
+    let platform = Platform::new("known", fresh_database().await, Bus::Embedded);
+    let _ingest = platform.ingest().ready().await;
+    let _relay = platform.relay("").ready().await;
+    let pool = platform.database().pool().await;
+    let first = envelope("a", 1);
+    for rows in [vec![first.clone()], vec![first, envelope("a", 2)]] {
+        outbox(&pool, 5, &rows).await;
+        eventually(SOON, || async { count(&pool, "SELECT count(*) FROM outbox").await == 0 }).await;
+    }
+    let positions: Vec<i64> = sqlx::query_scalar("SELECT position FROM event_store WHERE shard = 5 ORDER BY 1")
+        .fetch_all(&pool)
+        .await
+        .expect("an answer");
+    assert_eq!(positions, [1, 2]);
+}
+
+async fn several_relays_share_the_work(name: &str, bus: Bus) {
+    let platform = Platform::new(name, fresh_database().await, bus);
+    let _controllers = platform.controllers().ready().await;
+    let ingest = platform.ingest().ready().await;
+    let pool = platform.database().pool().await;
+    let mut relays = Vec::new();
+    for number in ["1", "2", "3"] {
+        relays.push(platform.relay(number).ready().await);
+    }
+    let post = |round: i64| {
+        let events: Vec<Value> = (0..500)
+            .map(|n| json!({"event_type": "sensor.reading", "aggregate_id": format!("d{}", n % 100), "payload": {"value": round * 5 + n / 100}}))
+            .collect();
+        let url = ingest.url("/api/v1/events/batch");
+        async move { http::post(&http::client(), &url, &json!(events)).await.expect("an answer").status }
+    };
+    for round in 0..20 {
+        assert_eq!(post(round).await, 202);
+    }
+    eventually(SOON, || async { count(&pool, "SELECT count(*) FROM outbox").await == 0 }).await;
+    assert_eq!(count(&pool, "SELECT count(*) FROM event_store").await, 10_000);
+    let disordered = "SELECT count(*) FROM (SELECT (payload->>'value')::bigint AS v,
+             lag((payload->>'value')::bigint) OVER (PARTITION BY aggregate_id ORDER BY position) AS before FROM event_store) e
+          WHERE e.before >= e.v";
+    assert_eq!(count(&pool, disordered).await, 0, "each aggregate is stored in the order of acceptance");
+    let gaps = "SELECT count(*) FROM (SELECT shard FROM event_store GROUP BY shard HAVING max(position) <> count(*)) g";
+    assert_eq!(count(&pool, gaps).await, 0);
+    for relay in &relays {
+        let metrics = http::get(&http::client(), &relay.url("/metrics")).await.expect("an answer").body.to_string();
+        assert!(metrics.contains("cornjacket_relay_stored_total"), "a relay did nothing");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_relays_share_the_work_on_the_embedded_bus() {
+    several_relays_share_the_work("relays-embedded", Bus::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_relays_share_the_work_on_kafka() {
+    several_relays_share_the_work("relays-kafka", Bus::Kafka(shared_kafka().await)).await;
+}
+
+/// A partition of that day with one event in it.
+async fn old_partition(pool: &PgPool, day: NaiveDate) {
+    let mut connection = pool.acquire().await.expect("a connection");
+    partitions::make(&mut connection, &[day]).await.expect("made");
+    sqlx::query(
+        "INSERT INTO event_store (event_id, event_type, aggregate_id, timestamp, payload, metadata, ingested_at, shard, position)
+         VALUES ($1, 't', 'a', now(), '{}', '{}', now(), 9, 41)",
+    )
+    .bind(partitions::first_id(day))
+    .execute(&mut *connection)
+    .await
+    .expect("stored");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_is_dropped_after_its_retention_but_not_before_its_readers_have_read_it() {
+    let platform = Platform::new("retention", fresh_database().await, Bus::Embedded);
+    assert!(platform.migrate().status().expect("it starts").success());
+    let pool = platform.database().pool().await;
+    let now = Utc::now();
+    let day = now.date_naive() - Days::new(10);
+    old_partition(&pool, day).await;
+    let maintenance =
+        |drop_unread| Maintenance { pool: pool.clone(), retention: Duration::from_secs(7 * 24 * 3600), drop_unread };
+    let exists = || async {
+        let name: Option<String> = sqlx::query_scalar("SELECT to_regclass($1)::text")
+            .bind(partitions::name(day))
+            .fetch_one(&pool)
+            .await
+            .expect("an answer");
+        name.is_some()
+    };
+    let mut positions = vec![0; 64];
+    positions[9] = 40;
+    report_reader(&pool, "a reader", &positions).await.expect("reported");
+    maintenance(false).round(now).await.expect("a round");
+    assert!(exists().await, "position 41 is not read yet");
+    positions[9] = 41;
+    report_reader(&pool, "a reader", &positions).await.expect("reported");
+    maintenance(false).round(now).await.expect("a round");
+    assert!(!exists().await);
+    old_partition(&pool, day).await;
+    positions[9] = 0;
+    report_reader(&pool, "a reader", &positions).await.expect("reported");
+    maintenance(true).round(now).await.expect("a round");
+    assert!(!exists().await, "dropped on request, read or not");
+    let ahead = partitions::name(now.date_naive() + Days::new(partitions::AHEAD));
+    let made: bool =
+        sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(ahead).fetch_one(&pool).await.expect("an answer");
+    assert!(made, "partitions are made ahead");
+}
