@@ -15,7 +15,7 @@ const STORED: i64 = 10_000_000;
 /// Rows of one filling statement.
 const STEP: i64 = 500_000;
 /// How long the old transaction is held.
-const HELD: Duration = Duration::from_secs(120);
+const HELD: Duration = Duration::from_mins(2);
 
 pub async fn run(length: Duration, report: &mut Report) {
     let scene = Scene::whole("large", Bus::Embedded).await;
@@ -41,7 +41,7 @@ pub async fn run(length: Duration, report: &mut Report) {
 async fn round(scene: &Scene, report: &mut Report, what: &str) -> f64 {
     let before = folded(scene).await;
     let begun = Instant::now();
-    let load = client::batches(scene.port, 4, 100, Duration::from_secs(240), Some(MANY)).await;
+    let load = client::batches(scene.port, 4, 100, Duration::from_mins(4), Some(MANY)).await;
     scene.until_folded(before + load.accepted).await;
     let seconds = begun.elapsed().as_secs_f64();
     report.add(what, per_second(load.accepted, seconds), "");

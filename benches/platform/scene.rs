@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use crate::harness::{Bus, Platform, Process, fresh_database};
 
 /// Longest that anything measured may take.
-pub const PATIENCE: Duration = Duration::from_secs(300);
+pub const PATIENCE: Duration = Duration::from_mins(5);
 
 pub struct Scene {
     pub platform: Platform,

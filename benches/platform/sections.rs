@@ -116,7 +116,7 @@ async fn end_to_end(bus: Bus, name: &str, report: &mut Report) -> f64 {
     let target = if matches!(bus, Bus::Embedded) { "target 8 000/s" } else { "target 5 000/s" };
     let scene = Scene::whole(&format!("end-to-end-{name}"), bus).await;
     let begun = Instant::now();
-    let load = client::batches(scene.port, 4, 100, Duration::from_secs(120), Some(MANY)).await;
+    let load = client::batches(scene.port, 4, 100, Duration::from_mins(2), Some(MANY)).await;
     scene.until_folded(load.accepted).await;
     let seconds = begun.elapsed().as_secs_f64();
     report.add(format!("end to end, {name} bus"), per_second(load.accepted, seconds), target);
@@ -198,7 +198,7 @@ async fn steady(port: u16, per_second: f64, length: Duration) {
 /// A full outbox, then relay and handler are started.
 async fn backlog(bus: Bus, name: &str, full: f64, report: &mut Report) {
     let mut scene = Scene::begin(&format!("backlog-{name}"), bus).await;
-    let load = client::batches(scene.port, 6, 500, Duration::from_secs(120), Some(MANY)).await;
+    let load = client::batches(scene.port, 6, 500, Duration::from_mins(2), Some(MANY)).await;
     let begun = Instant::now();
     scene.start_relay().await;
     scene.handler = Some(scene.platform.handle("").ready().await);
@@ -215,7 +215,7 @@ async fn backlog(bus: Bus, name: &str, full: f64, report: &mut Report) {
 async fn relays(report: &mut Report) {
     for count in [1, 2] {
         let mut scene = Scene::begin(&format!("relays-{count}"), Bus::Embedded).await;
-        client::batches(scene.port, 6, 500, Duration::from_secs(120), Some(MANY)).await;
+        client::batches(scene.port, 6, 500, Duration::from_mins(2), Some(MANY)).await;
         let begun = Instant::now();
         let relays = (0..count).map(|number: usize| scene.platform.relay(&number.to_string()).ready());
         scene.relays = futures::future::join_all(relays).await;

@@ -56,7 +56,7 @@ impl RelayTuning {
             batch: self.relay_batch,
             workers: usize::from(self.relay_workers),
             poll,
-            retention: Duration::from_secs(self.event_retention_hours * 3600),
+            retention: Duration::from_hours(self.event_retention_hours),
             drop_unread: self.drop_unread,
         }
     }

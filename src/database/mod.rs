@@ -44,7 +44,7 @@ pub fn pool(url: &SecretString, role: &str, max_connections: u32) -> Result<PgPo
         .max_connections(max_connections)
         .min_connections(0)
         .acquire_timeout(ACQUIRE)
-        .idle_timeout(Duration::from_secs(600))
+        .idle_timeout(Duration::from_mins(10))
         // A broken connection shows at its first use, and every user of a pool tries again.
         .test_before_acquire(false)
         .connect_lazy_with(options(url, role)?))

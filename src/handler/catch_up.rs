@@ -33,7 +33,7 @@ use crate::relay::maintenance::report_reader;
 const PER_SHARD: i64 = 32;
 /// A projection this near to the head is handed over.
 const NEAR: i64 = 4096;
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// Pause when there is nothing to read for a projection that reads the event store for good.
 const IDLE: Duration = Duration::from_millis(100);
 const BACKOFF: Duration = Duration::from_millis(500);
@@ -101,8 +101,8 @@ impl CatchUp {
             let loaded = self.catalog.borrow().projections.get(&row.projection_type).cloned();
             let Some(loaded) = loaded.filter(|l| row.target_hash == Some(l.spec.definition_hash())) else { continue };
             while !stop.is_cancelled() {
-                let step = timeout(DEADLINE, self.step(&loaded)).await;
-                match step.map_err(|_| sqlx::Error::PoolTimedOut)?? {
+                let ended = timeout(DEADLINE, self.step(&loaded)).await;
+                match ended.map_err(|_| sqlx::Error::PoolTimedOut)?? {
                     Step::More => {}
                     Step::Done => {
                         if self.reads_on(&loaded) {

@@ -40,12 +40,8 @@ pub(super) fn decide(wanted: Option<&Wanted>, is: Option<&Progress>, heads: &[i6
 
 fn retire(is: &Progress) -> Option<Change> {
     let to = Progress { status: "removed".to_owned(), target_hash: None, beside: false, ..is.clone() };
-    (is.status != "removed").then(|| Change {
-        to,
-        clear_live: false,
-        clear_beside: true,
-        what: "removed: its rows stay",
-    })
+    let change = Change { to, clear_live: false, clear_beside: true, what: "removed: its rows stay" };
+    (is.status != "removed").then_some(change)
 }
 
 fn begin(wanted: &Wanted, heads: &[i64]) -> Change {

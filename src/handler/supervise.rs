@@ -29,7 +29,7 @@ const EVERY: Duration = Duration::from_secs(1);
 const REPORT_EVERY: u32 = 10;
 /// How often rows past their projection's retention are looked for, in rounds.
 const EXPIRE_EVERY: u32 = 60;
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 pub(super) struct Supervisor {
     pub pool: PgPool,
@@ -54,10 +54,10 @@ impl Supervisor {
                     self.begin().await?;
                 }
                 self.round(&catalog).await?;
-                if rounds % REPORT_EVERY == 0 {
+                if rounds.is_multiple_of(REPORT_EVERY) {
                     self.report(&mut reported).await?;
                 }
-                if rounds % EXPIRE_EVERY == 0 {
+                if rounds.is_multiple_of(EXPIRE_EVERY) {
                     self.expire(&catalog).await?;
                 }
                 Ok(())

@@ -40,7 +40,7 @@ pub async fn load(
     connection: &mut PgConnection,
     target: Target,
     subjects: &[Subject],
-    keys: &HashSet<&RowKey>,
+    keys: &[&RowKey],
 ) -> Result<HashMap<RowKey, Row>, sqlx::Error> {
     if keys.is_empty() {
         return Ok(HashMap::new());
@@ -74,7 +74,7 @@ fn into_row(
 async fn lock_shared_rows(
     connection: &mut PgConnection,
     subjects: &[Subject],
-    keys: &HashSet<&RowKey>,
+    keys: &[&RowKey],
 ) -> Result<(), sqlx::Error> {
     let shared: HashSet<usize> = keys.iter().map(|k| k.0).filter(|n| subjects[*n].program.has_own_key()).collect();
     let mut names: Vec<&str> = shared.iter().map(|n| subjects[*n].projection_type.as_str()).collect();
@@ -186,10 +186,10 @@ pub async fn expire(
     let done = sqlx::query(
         "DELETE FROM projections WHERE projection_id IN (
            SELECT projection_id FROM projections
-            WHERE projection_type = $1 AND updated_at < now() - make_interval(secs => $2) LIMIT $3)",
+            WHERE projection_type = $1 AND updated_at < now() - $2 * interval '1 second' LIMIT $3)",
     )
     .bind(projection_type)
-    .bind(retention_seconds as f64)
+    .bind(retention_seconds)
     .bind(limit)
     .execute(connection)
     .await?;

@@ -88,8 +88,8 @@ impl<'a> Working<'a> {
     }
 
     /// The rows to be loaded, each once.
-    pub fn keys(&self) -> HashSet<&RowKey> {
-        self.steps.iter().map(|(key, _)| key).collect()
+    pub fn keys(&self) -> Vec<&RowKey> {
+        self.steps.iter().map(|(key, _)| key).collect::<HashSet<_>>().into_iter().collect()
     }
 
     /// Folds the events, in order, into the rows loaded. A failed event leaves its row as it was.

@@ -15,7 +15,7 @@ use super::partitions;
 use crate::event::SHARDS;
 
 /// How often; each relay waits up to a quarter longer, by chance.
-const EVERY: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_mins(1);
 /// Expired idempotency keys deleted in one round.
 const SWEEP: i64 = 50_000;
 
@@ -153,7 +153,7 @@ mod tests {
         let now = NaiveDate::from_ymd_opt(2026, 3, 10).and_then(|d| d.and_hms_opt(12, 0, 0)).expect("a time").and_utc();
         let names = ["event_store_20260301", "event_store_20260302", "event_store_20260303", "event_store_reader"]
             .map(str::to_owned);
-        let week = Duration::from_secs(7 * 24 * 3600);
+        let week = Duration::from_hours(7 * 24);
         assert_eq!(past_retention(&names, week, now), ["event_store_20260301", "event_store_20260302"]);
     }
 }

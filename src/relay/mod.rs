@@ -65,7 +65,7 @@ impl Default for Settings {
             batch: 8000,
             workers: 1,
             poll: Duration::from_secs(5),
-            retention: Duration::from_secs(7 * 24 * 3600),
+            retention: Duration::from_hours(7 * 24),
             drop_unread: false,
         }
     }

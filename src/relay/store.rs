@@ -39,9 +39,10 @@ WITH claimed AS MATERIALIZED (
 ), taken AS (
   DELETE FROM outbox WHERE ctid = ANY(ARRAY(SELECT place FROM picked))
   RETURNING outbox_id, created_at, event_payload, shard, seq
+), looked AS MATERIALIZED (
+  SELECT t.*, (SELECT e.event_id FROM event_store e WHERE e.event_id = t.outbox_id) IS NOT NULL AS known FROM taken t
 ), fresh AS MATERIALIZED (
-  SELECT t.*, row_number() OVER (PARTITION BY t.shard ORDER BY t.seq) AS n FROM taken t
-   WHERE (SELECT e.event_id FROM event_store e WHERE e.event_id = t.outbox_id) IS NULL
+  SELECT l.*, row_number() OVER (PARTITION BY l.shard ORDER BY l.seq) AS n FROM looked l WHERE NOT l.known
 ), stored AS (
   INSERT INTO event_store (event_id, event_type, aggregate_id, timestamp, payload, metadata, ingested_at, shard, position)
   SELECT f.outbox_id, f.event_payload->>'event_type', f.event_payload->>'aggregate_id',
@@ -49,9 +50,9 @@ WITH claimed AS MATERIALIZED (
          (f.event_payload->>'ingested_at')::timestamptz, f.shard, c.position + f.n
     FROM fresh f JOIN claimed c ON c.shard = f.shard ORDER BY f.shard, f.n
 ), per_shard AS MATERIALIZED (
-  SELECT t.shard, count(*) AS taken, max(t.seq) AS seq, min(t.created_at) AS oldest,
-         (SELECT count(*) FROM fresh f WHERE f.shard = t.shard) AS stored
-    FROM taken t GROUP BY t.shard
+  SELECT shard, count(*) AS taken, count(*) FILTER (WHERE NOT known) AS stored, max(seq) AS seq,
+         min(created_at) AS oldest
+    FROM looked GROUP BY shard
 ), counted AS (
   UPDATE outbox_shard s SET position = s.position + p.stored, low_water = greatest(s.low_water, p.seq - 20000)
     FROM per_shard p WHERE s.shard = p.shard
@@ -70,15 +71,16 @@ WITH claimed AS MATERIALIZED (
     SELECT o.ctid AS place, o.outbox_id, o.shard, o.seq FROM outbox o
      WHERE o.shard = c.shard AND o.position IS NULL AND o.seq >= CASE WHEN $3 THEN 0 ELSE c.low_water END
      ORDER BY o.seq LIMIT $2) o
+), looked AS MATERIALIZED (
+  SELECT p.*, (SELECT e.event_id FROM event_store e WHERE e.event_id = p.outbox_id) IS NOT NULL AS known FROM picked p
 ), fresh AS MATERIALIZED (
-  SELECT p.*, p.base + row_number() OVER (PARTITION BY p.shard ORDER BY p.seq) AS given FROM picked p
-   WHERE (SELECT e.event_id FROM event_store e WHERE e.event_id = p.outbox_id) IS NULL
+  SELECT l.place, l.base + row_number() OVER (PARTITION BY l.shard ORDER BY l.seq) AS given
+    FROM looked l WHERE NOT l.known
 ), placed AS (
   UPDATE outbox o SET position = f.given FROM fresh f WHERE o.ctid = f.place AND o.position IS NULL
   RETURNING o.outbox_id, o.event_payload, o.shard, o.position
 ), known AS (
-  DELETE FROM outbox o USING picked p WHERE o.ctid = p.place AND o.position IS NULL
-     AND NOT EXISTS (SELECT FROM fresh f WHERE f.place = p.place)
+  DELETE FROM outbox WHERE ctid = ANY(ARRAY(SELECT place FROM looked WHERE known))
 ), stored AS (
   INSERT INTO event_store (event_id, event_type, aggregate_id, timestamp, payload, metadata, ingested_at, shard, position)
   SELECT f.outbox_id, f.event_payload->>'event_type', f.event_payload->>'aggregate_id',
@@ -86,9 +88,8 @@ WITH claimed AS MATERIALIZED (
          (f.event_payload->>'ingested_at')::timestamptz, f.shard, f.position
     FROM placed f ORDER BY f.shard, f.position
 ), per_shard AS MATERIALIZED (
-  SELECT p.shard, count(*) AS taken, max(p.seq) AS seq,
-         (SELECT count(*) FROM fresh f WHERE f.shard = p.shard) AS stored
-    FROM picked p GROUP BY p.shard
+  SELECT shard, count(*) AS taken, count(*) FILTER (WHERE NOT known) AS stored, max(seq) AS seq
+    FROM looked GROUP BY shard
 ), counted AS (
   UPDATE outbox_shard s SET position = s.position + p.stored, low_water = greatest(s.low_water, p.seq - 20000)
     FROM per_shard p WHERE s.shard = p.shard

@@ -1,8 +1,9 @@
 //! The private PostgreSQL of `up`: its data survives every kind of end, and nothing is left running.
 
+use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use cornjacket::cli::up::postgres::{PostgresError, PrivatePostgres};
@@ -12,7 +13,7 @@ use secrecy::ExposeSecret;
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
-use crate::harness::{eventually, stop_at_end};
+use crate::harness::{eventually, free_port, http, sensor_resources, stop_at_end};
 
 fn data_dir() -> TempDir {
     let dir = tempfile::Builder::new().prefix("cornjacket-up-").tempdir().unwrap();
@@ -107,16 +108,29 @@ async fn a_second_up_on_the_same_directory_is_refused() {
 #[tokio::test]
 async fn a_server_left_behind_is_stopped_and_replaced() {
     let dir = data_dir();
-    let mut holder = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "private_postgres::holds_one_until_killed", "--ignored", "--nocapture"])
-        .env("HOLD_IN", dir.path())
+    let ports: [String; 3] = std::array::from_fn(|_| free_port().to_string());
+    let resources = sensor_resources("left-behind");
+    let mut holder = Command::new(env!("CARGO_BIN_EXE_cornjacket"))
+        .arg("up")
+        .args([
+            OsStr::new("--data-dir"),
+            dir.path().as_os_str(),
+            OsStr::new("--resources"),
+            resources.path().as_os_str(),
+        ])
+        .args(["--ingestion-port", &ports[0], "--query-port", &ports[1], "--actions-port", &ports[2]])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mark = dir.path().join("held");
-    let left: u32 = eventually(Duration::from_mins(1), || async {
-        std::fs::read_to_string(&mark).ok().and_then(|pid| pid.parse().ok())
+    let ready = format!("http://127.0.0.1:{}/readyz", ports[2]);
+    let client = http::client();
+    eventually(Duration::from_mins(1), || async {
+        http::get(&client, &ready).await.is_ok_and(|answer| answer.status == 200)
     })
     .await;
+    let mark = std::fs::read_to_string(dir.path().join("postgres/data/postmaster.pid")).unwrap();
+    let left: u32 = mark.lines().next().unwrap().parse().unwrap();
     holder.kill().unwrap();
     holder.wait().unwrap();
     assert!(Path::new(&format!("/proc/{left}")).exists(), "it outlives the killed process");
@@ -125,20 +139,7 @@ async fn a_server_left_behind_is_stopped_and_replaced() {
     assert_ne!(next.pid(), left);
     let steps = steps.into_inner().unwrap();
     assert!(steps.iter().any(|step| step.contains("left behind")), "{steps:?}");
-    assert_eq!(kept(&next).await, [3]);
     next.stop().await;
-}
-
-/// Not a test of its own: the process that the test above kills.
-#[tokio::test]
-#[ignore = "run by a_server_left_behind_is_stopped_and_replaced"]
-async fn holds_one_until_killed() {
-    let Some(dir) = std::env::var_os("HOLD_IN").map(PathBuf::from) else { return };
-    let postgres = PrivatePostgres::start(&dir, |_| ()).await.unwrap();
-    keep(&postgres, 3).await;
-    std::fs::write(dir.join("held.new"), postgres.pid().to_string()).unwrap();
-    std::fs::rename(dir.join("held.new"), dir.join("held")).unwrap();
-    tokio::time::sleep(Duration::from_mins(10)).await;
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::harness::{Bus, Platform, eventually, fresh_database, http, shared_kafka};
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// Puts rows into the outbox as ingest does, of one shard.
 async fn outbox(pool: &PgPool, shard: i16, envelopes: &[Value]) {
@@ -188,7 +188,7 @@ async fn a_partition_is_dropped_after_its_retention_but_not_before_its_readers_h
     let day = now.date_naive() - Days::new(10);
     old_partition(&pool, day).await;
     let maintenance =
-        |drop_unread| Maintenance { pool: pool.clone(), retention: Duration::from_secs(7 * 24 * 3600), drop_unread };
+        |drop_unread| Maintenance { pool: pool.clone(), retention: Duration::from_hours(7 * 24), drop_unread };
     let exists = || async {
         let name: Option<String> = sqlx::query_scalar("SELECT to_regclass($1)::text")
             .bind(partitions::name(day))

@@ -87,15 +87,14 @@ pub async fn run(args: UpArgs, logs: &LogArgs) -> anyhow::Result<()> {
         args.resources.display()
     );
     let bus = args.bus.choice()?;
-    let (postgres, urls) = match args.urls() {
-        Some(urls) => (None, urls),
-        None => {
-            let postgres = PrivatePostgres::start(&args.data_dir, |step| steps.say(step))
-                .await
-                .context("cannot start a private PostgreSQL; or name a database by INGESTION_DATABASE_URL")?;
-            let urls = Urls::one(postgres.url());
-            (Some(postgres), urls)
-        }
+    let (postgres, urls) = if let Some(urls) = args.urls() {
+        (None, urls)
+    } else {
+        let postgres = PrivatePostgres::start(&args.data_dir, |step| steps.say(step))
+            .await
+            .context("cannot start a private PostgreSQL; or name a database by INGESTION_DATABASE_URL")?;
+        let urls = Urls::one(postgres.url());
+        (Some(postgres), urls)
     };
     let died = postgres.as_ref().map(PrivatePostgres::died);
     let stopping = process.lifecycle.stopping();

@@ -1,5 +1,7 @@
 //! A whole platform of separate processes on one database, with resources of the test's own.
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -91,6 +93,11 @@ impl Platform {
         Self { name, database, bus, resources: Arc::clone(&self.resources), prefix: self.prefix.clone() }
     }
 
+    /// The directory of manifests, for tests that change them.
+    pub fn resources(&self) -> &Path {
+        self.resources.path()
+    }
+
     pub fn topic(&self) -> String {
         format!("{}-events", self.prefix)
     }
@@ -112,6 +119,13 @@ impl Platform {
             Bus::Embedded => launch.env("CORNJACKET_BUS", "embedded"),
             Bus::Kafka(brokers) => launch.env("CORNJACKET_BUS", "kafka").env("KAFKA_BROKERS", brokers),
         }
+    }
+
+    /// `cornjacket migrate`, to its end.
+    pub fn migrate(&self) -> Command {
+        let mut launch = self.role("migrate", "", &[]);
+        launch.arguments.truncate(1);
+        launch.command()
     }
 
     pub fn ingest(&self) -> Launch {
