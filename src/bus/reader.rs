@@ -50,10 +50,10 @@ pub enum Reader {
 
 impl Reader {
     /// Waits until there may be something to claim outside the deferred lanes, at the latest until `until`.
-    pub async fn ready(&mut self, until: Instant) -> Result<(), BusError> {
+    pub async fn ready(&mut self, until: Instant, deferred: &HashSet<Lane>) -> Result<(), BusError> {
         match self {
-            Self::Embedded(reader) => reader.ready(until).await,
-            Self::Kafka(reader) => return reader.ready(until).await,
+            Self::Embedded(reader) => reader.ready(until, deferred).await,
+            Self::Kafka(reader) => return reader.ready(until, deferred).await,
         }
         Ok(())
     }

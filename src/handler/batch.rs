@@ -104,12 +104,11 @@ impl Batches {
 
     async fn step(&mut self, stop: &CancellationToken) -> Result<(), BusError> {
         let now = Instant::now();
-        if !self.retry.due(now) {
-            let until = self.retry.next().map_or(now + LOOK, |next| next.min(now + LOOK));
-            tokio::select! {
-                ready = self.reader.ready(until) => ready?,
-                () = stop.cancelled() => return Ok(()),
-            }
+        let until = self.retry.next(now).map_or(now + LOOK, |next| next.min(now + LOOK));
+        let deferred = self.retry.deferred(now);
+        tokio::select! {
+            ready = self.reader.ready(until, &deferred) => ready?,
+            () = stop.cancelled() => return Ok(()),
         }
         let deferred = self.retry.deferred(Instant::now());
         let everything = Wanted { event_types: Vec::new(), prefixes: vec![String::new()] };
@@ -142,6 +141,8 @@ impl Batches {
         let loaded = rows::load(&mut claim.tx, Target::Live, &fed.subjects, &working.keys()).await?;
         working.fold(loaded);
         if let Some(ended) = self.judge(&mut claim, &working, &events, &fed).await? {
+            // Undone at once: a transaction that is only dropped holds its locks a little longer.
+            claim.tx.rollback().await?;
             return Ok(ended);
         }
         let changed = working.changed();

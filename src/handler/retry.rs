@@ -48,14 +48,9 @@ impl Retry {
         self.lanes.iter().filter(|(_, (_, until))| *until > now).map(|(lane, _)| *lane).collect()
     }
 
-    /// Lanes that are due to be tried again.
-    pub fn due(&self, now: Instant) -> bool {
-        self.lanes.values().any(|(_, until)| *until <= now)
-    }
-
     /// When the next deferred lane is due.
-    pub fn next(&self) -> Option<Instant> {
-        self.lanes.values().map(|(_, until)| *until).min()
+    pub fn next(&self, now: Instant) -> Option<Instant> {
+        self.lanes.values().map(|(_, until)| *until).filter(|until| *until > now).min()
     }
 }
 
@@ -71,7 +66,7 @@ mod tests {
             assert_eq!(retry.failed(7, now), Verdict::Again);
             assert_eq!(retry.deferred(now).contains(&7), !delay.is_zero());
             now += delay;
-            assert!(retry.deferred(now).is_empty() && retry.due(now));
+            assert!(retry.deferred(now).is_empty() && retry.next(now).is_none());
         }
         assert_eq!(retry.failed(7, now), Verdict::GiveUp);
         retry.settled(&[7]);

@@ -20,6 +20,9 @@ use crate::event::{Shard, ShardSet};
 /// up held back, the versions of a row are what makes it slow.
 const BATCH: i64 = 4000;
 
+/// When a cursor that another instance held is looked at again.
+const HELD_BY_ANOTHER: Duration = Duration::from_millis(50);
+
 /// Reads the event store for a consumer group.
 pub struct EmbeddedReader {
     group: &'static str,
@@ -32,6 +35,8 @@ pub struct EmbeddedReader {
     next_poll: Instant,
     /// Shards that may have news.
     todo: ShardSet,
+    /// Shards whose cursors another instance held: looked at again soon, since it may have read before their news came.
+    held: ShardSet,
     /// Shards of the claim that is open, and those of them that may have more.
     open: ShardSet,
     more: ShardSet,
@@ -48,19 +53,23 @@ impl EmbeddedReader {
             poll,
             next_poll: Instant::now(),
             todo: ShardSet::ALL,
+            held: ShardSet::EMPTY,
             open: ShardSet::EMPTY,
             more: ShardSet::EMPTY,
         }
     }
 
-    pub(super) async fn ready(&mut self, until: Instant) {
+    pub(super) async fn ready(&mut self, until: Instant, deferred: &HashSet<Lane>) {
         self.todo = self.todo.union(self.wake.take_now());
-        if self.todo.is_empty() {
+        if self.todo.without(shards(deferred)).is_empty() {
+            let held_again = Instant::now() + HELD_BY_ANOTHER;
+            let until = if self.held.is_empty() { until } else { until.min(held_again) };
             tokio::select! {
-                shards = self.wake.take() => self.todo = shards,
+                shards = self.wake.take() => self.todo = self.todo.union(shards),
                 () = sleep_until(until.min(self.next_poll)) => {}
             }
         }
+        self.todo = self.todo.union(std::mem::take(&mut self.held));
         if Instant::now() >= self.next_poll {
             self.next_poll = Instant::now() + self.poll;
             self.todo = ShardSet::ALL;
@@ -68,8 +77,7 @@ impl EmbeddedReader {
     }
 
     pub(super) async fn claim(&mut self, wanted: &Wanted, deferred: &HashSet<Lane>) -> Result<Option<Claim>, BusError> {
-        let deferred: ShardSet = deferred.iter().filter_map(|lane| Shard::try_from(*lane).ok()).collect();
-        let asked = self.todo.without(deferred);
+        let asked = self.todo.without(shards(deferred));
         if asked.is_empty() {
             return Ok(None);
         }
@@ -77,15 +85,15 @@ impl EmbeddedReader {
         let cursors = store::lock_cursors(&mut tx, self.group, asked).await?;
         let per_shard = (BATCH / i64::try_from(cursors.len().max(1)).unwrap_or(1)).max(1);
         let events = store::read(&self.ingestion, &cursors, per_shard, wanted).await?;
-        let claimed: ShardSet = cursors.iter().map(|c| c.0).collect();
         self.open = asked;
         self.more = full(&events, &cursors, per_shard);
+        self.held = asked.without(cursors.iter().map(|c| c.0).collect());
         if events.is_empty() {
+            tx.rollback().await?;
             self.committed();
             return Ok(None);
         }
         store::move_cursors(&mut tx, self.group, &last_positions(&events)).await?;
-        debug_assert!(events.iter().all(|e| claimed.contains(e.shard)));
         let lanes = events.iter().map(|e| Lane::try_from(e.shard).unwrap_or(0)).collect();
         Ok(Some(Claim { tx, events, lanes, gap: false }))
     }
@@ -99,6 +107,10 @@ impl EmbeddedReader {
         self.open = ShardSet::EMPTY;
         self.more = ShardSet::EMPTY;
     }
+}
+
+fn shards(lanes: &HashSet<Lane>) -> ShardSet {
+    lanes.iter().filter_map(|lane| Shard::try_from(*lane).ok()).collect()
 }
 
 /// Shards of which as many events were read as were asked for.

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use metrics::counter;
 use sqlx::PgPool;
@@ -68,12 +67,11 @@ impl KafkaReader {
         }
     }
 
-    pub(in crate::bus) async fn ready(&mut self, until: Instant) -> Result<(), BusError> {
-        if self.held.len() >= HELD {
-            sleep_until(until.min(Instant::now() + Duration::from_millis(50))).await;
-            return Ok(());
-        }
-        if self.held.is_empty() {
+    pub(in crate::bus) async fn ready(&mut self, until: Instant, deferred: &HashSet<Lane>) -> Result<(), BusError> {
+        let nothing_free = !self.held.iter().any(|record| self.is_free(record, deferred));
+        if nothing_free && self.held.len() >= HELD {
+            sleep_until(until).await;
+        } else if nothing_free {
             tokio::select! {
                 records = self.records.recv() => match records {
                     Some(records) => self.keep(records),
@@ -89,6 +87,11 @@ impl KafkaReader {
             }
         }
         Ok(())
+    }
+
+    fn is_free(&self, record: &Record, deferred: &HashSet<Lane>) -> bool {
+        deferred.is_empty()
+            || self.lanes.get(&(record.topic.clone(), record.partition)).is_none_or(|lane| !deferred.contains(lane))
     }
 
     fn keep(&mut self, records: Vec<Record>) {
@@ -126,9 +129,7 @@ impl KafkaReader {
     /// The records to be claimed, by partition, each in order.
     fn gather(&self, deferred: &HashSet<Lane>) -> BTreeMap<(Arc<str>, i32), Vec<Record>> {
         let mut partitions: BTreeMap<(Arc<str>, i32), Vec<Record>> = BTreeMap::new();
-        let lane = |record: &Record| self.lanes.get(&(record.topic.clone(), record.partition));
-        let free = self.held.iter().filter(|record| lane(record).is_none_or(|lane| !deferred.contains(lane)));
-        for record in free.take(BATCH) {
+        for record in self.held.iter().filter(|record| self.is_free(record, deferred)).take(BATCH) {
             partitions.entry((record.topic.clone(), record.partition)).or_default().push(record.clone());
         }
         partitions
