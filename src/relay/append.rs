@@ -101,7 +101,7 @@ impl Appender {
         let claim = Claim { shards, per_shard: per_shard(self.batch, shards), sweep, keep: self.keep_for_publishing };
         let begun = Instant::now();
         let moved = match timeout(CLAIM_DEADLINE, store::claim(&self.pool, claim)).await {
-            Ok(Err(e)) if is_bad_data(&e) => self.mend(shards, &e).await?,
+            Ok(Err(e)) if is_bad_data(&e) => self.mend(claim, &e).await?,
             Ok(result) => result?,
             Err(_) => return Err(sqlx::Error::PoolTimedOut),
         };
@@ -115,18 +115,20 @@ impl Appender {
         Ok(left)
     }
 
-    /// The store refused the batch: a partition is missing, or a row is bad.
-    async fn mend(&self, shards: ShardSet, cause: &sqlx::Error) -> Result<Vec<Moved>, sqlx::Error> {
+    /// The store refused the batch: a partition is missing, or a row is bad. Another process may have made the partition
+    /// by now, so the claim is tried again before rows are suspected.
+    async fn mend(&self, claim: Claim, cause: &sqlx::Error) -> Result<Vec<Moved>, sqlx::Error> {
         let made = partitions::make_missing(&self.pool, Utc::now()).await?;
         if made > 0 {
             info!(made, "made {made} missing partition(s) of the event store");
-            return Ok(shards
-                .iter()
-                .map(|shard| Moved { shard, taken: i64::MAX, stored: 0, oldest_seconds: None })
-                .collect());
         }
-        warn!(error = %cause, "the event store refused a batch: isolating the row");
-        poison::isolate(&self.pool, shards, self.keep_for_publishing).await
+        match store::claim(&self.pool, claim).await {
+            Err(e) if is_bad_data(&e) => {
+                warn!(error = %cause, "the event store refused a batch: isolating the row");
+                poison::isolate(&self.pool, claim).await
+            }
+            result => result,
+        }
     }
 
     async fn failed(&self, error: &sqlx::Error, failures: &mut usize, stop: &CancellationToken) {
