@@ -16,7 +16,7 @@ pub struct Scene {
     pub port: u16,
     pub relays: Vec<Process>,
     pub handler: Option<Process>,
-    _controllers: Process,
+    pub controllers: Process,
 }
 
 impl Scene {
@@ -29,7 +29,7 @@ impl Scene {
         let port = launch.port;
         let ingest = launch.ready().await;
         let pool = database.pool().await;
-        Self { platform, pool, ingest, port, relays: Vec::new(), handler: None, _controllers: controllers }
+        Self { platform, pool, ingest, port, relays: Vec::new(), handler: None, controllers }
     }
 
     /// With a relay and a handler.

@@ -1,5 +1,7 @@
 //! The measurements.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, PgConnection, PgPool};
@@ -22,15 +24,12 @@ pub async fn run(arguments: &Arguments, report: &mut Report) {
     if arguments.wants("accept") {
         accept(length, raw, report).await;
     }
-    let embedded_or_kafka = ["end-to-end", "latency", "backlog"].iter().any(|s| arguments.wants(s));
+    let embedded_or_kafka = ["end-to-end", "latency", "backlog", "relays"].iter().any(|s| arguments.wants(s));
     if embedded_or_kafka {
         for kafka in [false, true] {
             let bus = if kafka { Bus::Kafka(shared_kafka().await) } else { Bus::Embedded };
             both_buses(arguments, bus, if kafka { "Kafka" } else { "embedded" }, report).await;
         }
-    }
-    if arguments.wants("relays") {
-        relays(report).await;
     }
     if arguments.wants("idle") {
         idle(report).await;
@@ -49,7 +48,10 @@ async fn both_buses(arguments: &Arguments, bus: Bus, name: &str, report: &mut Re
         latency(bus.clone(), name, rate, report).await;
     }
     if arguments.wants("backlog") {
-        backlog(bus, name, rate, report).await;
+        backlog(bus.clone(), name, rate, report).await;
+    }
+    if arguments.wants("relays") {
+        relays(bus, name, report).await;
     }
 }
 
@@ -132,12 +134,20 @@ async fn latency(bus: Bus, name: &str, full: f64, report: &mut Report) {
     report.add(format!("time to projection at 50 events/s, {name} bus, p50"), format!("{p50:.1} ms"), "");
     let p99 = percentile(&mut times, 99.0);
     report.add(format!("time to projection at 50 events/s, {name} bus, p99"), format!("{p99:.1} ms"), target);
-    let load = tokio::spawn(steady(scene.port, full / 2.0, Duration::from_secs(12)));
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let load = tokio::spawn(steady(scene.port, full / 2.0, sent.clone()));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (begun, before) = (Instant::now(), sent.load(Ordering::Relaxed));
     let mut times = probe(&scene, Duration::from_millis(20), 400).await;
+    let reached = per_second(sent.load(Ordering::Relaxed) - before, begun.elapsed().as_secs_f64());
+    assert!(!load.is_finished(), "the load ended before the measurement");
     load.abort();
     let p50 = percentile(&mut times, 50.0);
-    report.add(format!("time to projection at half load, {name} bus, p50"), format!("{p50:.1} ms"), "");
+    report.add(
+        format!("time to projection at half load, {name} bus, p50"),
+        format!("{p50:.1} ms"),
+        format!("beside {reached}"),
+    );
     let p99 = percentile(&mut times, 99.0);
     report.add(
         format!("time to projection at half load, {name} bus, p99"),
@@ -182,16 +192,15 @@ async fn until_shown(pool: &PgPool, number: usize, begun: Instant) {
 }
 
 /// Batches of 50 at a steady rate.
-async fn steady(port: u16, per_second: f64, length: Duration) {
+async fn steady(port: u16, per_second: f64, sent: Arc<AtomicUsize>) {
     let mut connection = Connection::open(port).await.expect("ingest listens");
     let mut tick = tokio::time::interval(Duration::from_secs_f64(50.0 / per_second.max(1.0)));
-    let begun = Instant::now();
-    let mut number = 0;
-    while begun.elapsed() < length {
+    loop {
         tick.tick().await;
-        let body: String = (number..number + 50).map(|n| client::event(n) + "\n").collect();
-        number += 50;
-        connection.post("/api/v1/events/batch", "application/x-ndjson", body.as_bytes()).await.expect("an answer");
+        let first = sent.fetch_add(50, Ordering::Relaxed);
+        let body: String = (first..first + 50).map(|n| client::event(n) + "\n").collect();
+        let status = connection.post("/api/v1/events/batch", "application/x-ndjson", body.as_bytes()).await;
+        assert_eq!(status.expect("an answer"), 202);
     }
 }
 
@@ -211,21 +220,18 @@ async fn backlog(bus: Bus, name: &str, full: f64, report: &mut Report) {
     report.add(format!("backlog of {MANY} drained, {name} bus"), per_second(load.accepted, seconds), share);
 }
 
-/// The same backlog into the event store by one relay and by two.
-async fn relays(report: &mut Report) {
+/// The same backlog into the event store by one relay and by two, on Kafka published as well.
+async fn relays(bus: Bus, name: &str, report: &mut Report) {
     for count in [1, 2] {
-        let mut scene = Scene::begin(&format!("relays-{count}"), Bus::Embedded).await;
+        let mut scene = Scene::begin(&format!("relays-{name}-{count}"), bus.clone()).await;
         client::batches(scene.port, 6, 500, Duration::from_mins(2), Some(MANY)).await;
         let begun = Instant::now();
         let relays = (0..count).map(|number: usize| scene.platform.relay(&number.to_string()).ready());
         scene.relays = futures::future::join_all(relays).await;
         scene.until("the outbox is empty", "SELECT NOT EXISTS (SELECT FROM outbox)").await;
         let seconds = begun.elapsed().as_secs_f64();
-        report.add(
-            format!("backlog of {MANY} to the event store, {count} relay process(es)"),
-            per_second(MANY, seconds),
-            "starts included",
-        );
+        let what = format!("backlog of {MANY} out of the outbox, {name} bus, {count} relay process(es)");
+        report.add(what, per_second(MANY, seconds), "starts included");
     }
 }
 
@@ -233,7 +239,8 @@ async fn relays(report: &mut Report) {
 async fn idle(report: &mut Report) {
     let scene = Scene::whole("idle", Bus::Embedded).await;
     let query = scene.platform.query().ready().await;
-    let roles: [(&str, &Process); 4] = [
+    let roles: [(&str, &Process); 5] = [
+        ("controllers", &scene.controllers),
         ("ingest", &scene.ingest),
         ("relay", &scene.relays[0]),
         ("handle", scene.handler.as_ref().expect("started")),

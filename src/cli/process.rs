@@ -9,11 +9,11 @@ use clap::Args;
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::bus::kafka::KafkaSettings;
-use crate::database::{self, Service};
+use crate::database::{self, MigrationError, Service};
 use crate::handler::BusChoice;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::operate::http::Operations;
@@ -175,6 +175,25 @@ pub async fn prepare(databases: Vec<(SecretString, BTreeSet<Service>)>, no_migra
             anyhow::ensure!(pending == 0, "{pending} migration(s) are pending: run `cornjacket migrate` first");
         } else {
             database::migrate(&url, &services).await?;
+        }
+    }
+    Ok(())
+}
+
+/// For a role that only reads: refuses databases that are newer than this binary and, where asked, those with pending
+/// migrations. A database that is away is waited for later.
+pub async fn inspect(databases: Vec<(SecretString, BTreeSet<Service>)>, no_migrate: bool) -> anyhow::Result<()> {
+    for (url, services) in databases {
+        match database::status(&url, &services).await {
+            Ok(sets) => {
+                let pending: usize = sets.iter().map(|set| set.pending.len()).sum();
+                anyhow::ensure!(
+                    pending == 0 || !no_migrate,
+                    "{pending} migration(s) are pending: run `cornjacket migrate` first"
+                );
+            }
+            Err(error @ (MigrationError::Newer { .. } | MigrationError::Changed { .. })) => return Err(error.into()),
+            Err(error) => warn!(%error, "cannot look at the migrations: going on, and waiting for the database"),
         }
     }
     Ok(())

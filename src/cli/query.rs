@@ -1,13 +1,14 @@
 //! `cornjacket query`.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
 use secrecy::SecretString;
 
-use super::process::{DEFAULT_URL, LogArgs, Process, ServeArgs, url};
-use crate::database;
+use super::process::{DEFAULT_URL, LogArgs, Process, ServeArgs, inspect, url};
+use crate::database::{self, Service};
 use crate::lifecycle::Stage;
 use crate::query::{self, Limits, Sources};
 use crate::registry::{self, Role};
@@ -56,6 +57,11 @@ impl QueryTuning {
 /// The service owns no tables: it applies no migrations and waits until those it reads are there.
 pub async fn run(args: QueryArgs, logs: &LogArgs) -> anyhow::Result<()> {
     let process = Process::begin(logs)?;
+    let databases = vec![
+        (args.query_database_url.clone(), BTreeSet::from([Service::EventHandler])),
+        (args.ingestion_database_url.clone(), BTreeSet::from([Service::Ingestion])),
+    ];
+    inspect(databases, args.serve.no_migrate).await?;
     let connections = args.tuning.connections();
     let projections = database::pool(&args.query_database_url, "query", connections)?;
     let registry = registry::start(

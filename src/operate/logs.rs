@@ -19,7 +19,10 @@ pub enum LogFormat {
 /// Installs the log output of this process, on standard error. `filter` is a `tracing` filter such as
 /// `info,cornjacket=debug`; a filter that does not parse becomes `info`.
 pub fn install(format: LogFormat, filter: &str) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|e| {
+        eprintln!("warning: the log filter '{filter}' cannot be read ({e}): logging at info");
+        EnvFilter::new("info")
+    });
     // PostgreSQL's notices ("already exists, skipping") are no news to an operator.
     let filter = match "sqlx::postgres::notice=warn".parse() {
         Ok(directive) => filter.add_directive(directive),

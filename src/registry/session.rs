@@ -50,8 +50,10 @@ pub(super) async fn run(
     let mut keeper = Keeper { settings, publish, acks, gate, host, loaded, seen: None, failures: 0 };
     while let Some(Err(error)) = stop.run_until_cancelled(Box::pin(keeper.session())).await {
         let wait = RETRY.1.min(RETRY.0 * 2_u32.saturating_pow(keeper.failures.min(10)));
+        if keeper.failures == 0 {
+            warn!(%error, "registrations cannot be read: the last catalog stays in use, trying again until they can");
+        }
         keeper.failures += 1;
-        warn!(%error, retry_in_ms = wait.as_millis(), "registrations: the last catalog stays in use");
         metrics::counter!("cornjacket_registry_failures_total").increment(1);
         if stop.run_until_cancelled(sleep(wait)).await.is_none() {
             break;

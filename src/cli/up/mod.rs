@@ -117,10 +117,11 @@ async fn serve(
     steps.say("Applying database migrations");
     prepare(urls.distinct(), false).await?;
     if let Some(died) = died {
-        let stop = process.lifecycle.token(Stage::Serve);
+        let (stop, stopping) = (process.lifecycle.token(Stage::Serve), process.lifecycle.stopping());
         process.lifecycle.spawn(Stage::Serve, "postgres", async move {
             tokio::select! {
-                how = died => Err(how),
+                // While stopping it is ended on purpose.
+                how = died => if stopping.is_cancelled() { Ok(()) } else { Err(how) },
                 () = stop.cancelled() => Ok(()),
             }
         });

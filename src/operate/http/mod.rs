@@ -1,6 +1,7 @@
 //! `/healthz`, `/readyz`, `/health` and `/metrics`.
 
 mod docs;
+mod fallback;
 mod measure;
 mod serve;
 

@@ -11,6 +11,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::fallback::with_fallbacks;
+
 /// A connection that sends no whole request header for this long, idle or slow, is closed.
 const HEADER_TIME: Duration = Duration::from_secs(75);
 /// Pause after a connection could not be taken, for example because there is no file descriptor left.
@@ -21,6 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// # Errors
 /// None at present: a listener that cannot take connections goes on trying.
 pub async fn serve(listener: TcpListener, routes: Router, stop: CancellationToken) -> std::io::Result<()> {
+    let routes = with_fallbacks(routes);
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
     builder.http2().timer(TokioTimer::new());
