@@ -185,3 +185,106 @@ pub enum ShutdownError {
     #[error("second signal: stopping at once; committed events are safe")]
     SecondSignal,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::pending;
+
+    use super::*;
+
+    const DRAIN: Duration = Duration::from_mins(1);
+    const MOMENT: Duration = Duration::from_millis(20);
+
+    /// A task that notes its stage when it is told to stop, and stops.
+    fn obedient(lifecycle: &Lifecycle, stage: Stage, order: &Arc<Mutex<Vec<Stage>>>) {
+        let (token, order) = (lifecycle.token(stage), Arc::clone(order));
+        lifecycle.spawn(stage, "obedient", async move {
+            token.cancelled().await;
+            // The next stage would be noted by now, were it not to wait for this one.
+            tokio::time::sleep(MOMENT).await;
+            order.lock().expect("no panic").push(stage);
+            Ok::<_, Infallible>(())
+        });
+    }
+
+    #[tokio::test]
+    async fn stages_stop_one_after_the_other() {
+        let (lifecycle, order) = (Lifecycle::new(), Arc::default());
+        for stage in Stage::ALL.into_iter().rev() {
+            obedient(&lifecycle, stage, &order);
+            obedient(&lifecycle, stage, &order);
+        }
+        lifecycle.stop();
+        lifecycle.run(DRAIN).await.expect("drained");
+        let twice: Vec<_> = Stage::ALL.into_iter().flat_map(|stage| [stage, stage]).collect();
+        assert_eq!(*order.lock().expect("no panic"), twice);
+    }
+
+    #[tokio::test]
+    async fn nothing_stops_before_it_is_asked_to() {
+        let (lifecycle, order) = (Lifecycle::new(), Arc::default());
+        obedient(&lifecycle, Stage::Accept, &order);
+        let mut run = tokio::spawn(lifecycle.clone().run(DRAIN));
+        assert!(tokio::time::timeout(MOMENT, &mut run).await.is_err());
+        assert!(!lifecycle.stopping().is_cancelled() && !lifecycle.token(Stage::Accept).is_cancelled());
+        lifecycle.stop();
+        run.await.expect("no panic").expect("drained");
+    }
+
+    /// What the process says after a task ended in some way, while another is still to be stopped.
+    async fn after<F, E>(task: F) -> String
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: std::fmt::Display + Send + 'static,
+    {
+        let (lifecycle, order) = (Lifecycle::new(), Arc::default());
+        obedient(&lifecycle, Stage::Serve, &order);
+        lifecycle.spawn(Stage::Relay, "worker", task);
+        let error = lifecycle.run(DRAIN).await.expect_err("a failure");
+        assert!(matches!(error, ShutdownError::TaskFailed(_)), "{error}");
+        assert_eq!(*order.lock().expect("no panic"), [Stage::Serve], "the others are stopped in order");
+        error.to_string()
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_unasked_fails_the_process() {
+        assert_eq!(after(async { Ok::<_, Infallible>(()) }).await, "worker ended by itself");
+        assert_eq!(after(async { Err("no disk") }).await, "worker failed: no disk");
+        let died = after::<_, Infallible>(async { panic!("a bug") }).await;
+        assert!(died.starts_with("worker died: ") && died.contains("a bug"), "{died}");
+    }
+
+    #[tokio::test]
+    async fn a_task_may_end_early_once_the_process_stops() {
+        let lifecycle = Lifecycle::new();
+        let stopping = lifecycle.stopping();
+        lifecycle.spawn(Stage::Serve, "fed by others", async move {
+            stopping.cancelled().await;
+            Ok::<_, Infallible>(())
+        });
+        lifecycle.stop();
+        lifecycle.run(DRAIN).await.expect("drained");
+    }
+
+    #[tokio::test]
+    async fn the_deadline_cuts_a_drain_short() {
+        let (lifecycle, order) = (Lifecycle::new(), Arc::default());
+        lifecycle.spawn(Stage::Store, "stuck", pending::<Result<(), Infallible>>());
+        obedient(&lifecycle, Stage::Serve, &order);
+        lifecycle.stop();
+        let error = lifecycle.run(MOMENT).await.expect_err("cut short");
+        assert!(matches!(error, ShutdownError::Deadline(MOMENT)), "{error}");
+        assert!(order.lock().expect("no panic").is_empty(), "what comes after the stuck task is not reached");
+    }
+
+    #[tokio::test]
+    async fn a_second_signal_ends_a_drain_at_once() {
+        let lifecycle = Lifecycle::new();
+        lifecycle.spawn(Stage::Store, "stuck", pending::<Result<(), Infallible>>());
+        lifecycle.stop();
+        lifecycle.inner.at_once.cancel();
+        let error = lifecycle.run(DRAIN).await.expect_err("cut short");
+        assert!(matches!(error, ShutdownError::SecondSignal), "{error}");
+    }
+}

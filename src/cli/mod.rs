@@ -92,3 +92,60 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Crd(args) => crd::run(&args).map(|()| done),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    const ROLES: [&str; 6] = ["up", "ingest", "relay", "handle", "query", "controllers"];
+
+    #[test]
+    fn every_flag_of_a_role_has_a_variable_and_a_help_text() {
+        let mut cli = Cli::command();
+        // Hands the global flags down.
+        cli.build();
+        Cli::command().debug_assert();
+        for role in ROLES {
+            let command = cli.find_subcommand(role).expect("a role");
+            let flags: Vec<_> = command.get_arguments().filter(|flag| flag.get_long().is_some()).collect();
+            assert!(flags.iter().any(|flag| flag.get_long() == Some("log-format")), "{role} has the global flags");
+            for flag in flags.iter().filter(|flag| !["help", "version"].contains(&flag.get_id().as_str())) {
+                assert!(flag.get_env().is_some(), "{role} {flag}: no environment variable");
+                assert!(flag.get_help().is_some(), "{role} {flag}: no help text");
+            }
+        }
+    }
+
+    #[test]
+    fn a_variable_means_the_same_flag_in_every_role() {
+        let mut cli = Cli::command();
+        cli.build();
+        let mut meanings = std::collections::BTreeMap::new();
+        for role in ROLES {
+            for flag in cli.find_subcommand(role).expect("a role").get_arguments() {
+                let (Some(variable), Some(long)) = (flag.get_env(), flag.get_long()) else { continue };
+                // The port of a role is `--port` there and named after the role in `up`.
+                let long = long.strip_suffix("port").map_or(long, |_| "port");
+                let known = meanings.entry(variable.to_owned()).or_insert_with(|| long.to_owned());
+                assert_eq!(known, long, "{role}: {}", variable.display());
+            }
+        }
+    }
+
+    #[test]
+    fn no_help_shows_the_value_of_a_variable_that_may_hold_a_password() {
+        let mut cli = Cli::command();
+        cli.build();
+        for role in ROLES {
+            for flag in cli.find_subcommand(role).expect("a role").get_arguments() {
+                let Some(variable) = flag.get_env() else { continue };
+                let variable = variable.display().to_string();
+                if variable.ends_with("_URL") || variable == "KAFKA_PROPERTIES" {
+                    assert!(flag.is_hide_env_values_set(), "{role}: {variable}");
+                }
+            }
+        }
+    }
+}
