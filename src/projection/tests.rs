@@ -163,7 +163,60 @@ fn any_fold() -> impl Strategy<Value = Projection> {
     prop_oneof![Just(spec(Fold::Latest)), Just(spec(Fold::Merge)), Just(sum())]
 }
 
+/// Each row lists the numbers of the events folded into it.
+fn list(own_key: bool) -> Projection {
+    let text = "(has(state.list) ? state.list : []) + [event.payload.number]";
+    let fold = Fold::Fields(BTreeMap::from([("list".to_owned(), text.to_owned())]));
+    Projection { key: own_key.then(|| "'one row for all'".to_owned()), ..spec(fold) }
+}
+
+/// Events numbered in the order in which their shards hold them, and the numbers of each aggregate's.
+fn numbered(aggregates: &[u8]) -> (Vec<StoredEvent>, BTreeMap<String, Vec<u64>>) {
+    let (mut positions, mut numbers) = (HashMap::new(), BTreeMap::<_, Vec<_>>::new());
+    let events = (0..).zip(aggregates).map(|(number, aggregate)| {
+        let aggregate = format!("aggregate-{aggregate}");
+        let position = positions.entry(shard_of(&aggregate)).or_insert(0);
+        *position += 1;
+        let event = event(&aggregate, *position, 0, json!({"number": number}));
+        numbers.entry(aggregate).or_default().push(number);
+        event
+    });
+    (events.collect(), numbers)
+}
+
 proptest! {
+    /// However shards are interleaved, cut into batches and read again, each aggregate's events are folded once and in
+    /// order, whether they have rows of their own or share one.
+    #[test]
+    fn each_aggregate_is_folded_once_and_in_order(
+        own_key: bool,
+        aggregates in prop::collection::vec(0..12_u8, 1..80),
+        reads in prop::collection::vec((1..20_usize, 0..20_usize, any::<bool>()), 80),
+    ) {
+        let subjects = subjects(&list(own_key));
+        let (events, numbers) = numbered(&aggregates);
+        let (mut rows, mut read) = (HashMap::new(), 0);
+        for (new, again, by_shard) in reads {
+            let end = events.len().min(read + new);
+            let mut batch = events[read.saturating_sub(again)..end].to_vec();
+            if by_shard {
+                batch.sort_by_key(|event| event.shard);
+            }
+            let mut working = Working::plan(&subjects, &batch);
+            working.fold(rows.clone());
+            prop_assert!(working.failures.is_empty(), "{:?}", working.failures);
+            rows.extend(working.changed().into_iter().map(|(key, row)| (key.clone(), row.clone())));
+            read = end;
+        }
+        let mut folded = BTreeMap::<_, Vec<_>>::new();
+        for number in states(&rows).values().flat_map(|state| state["list"].as_array().expect("a list")) {
+            let number = number.as_u64().expect("a number");
+            let at = usize::try_from(number).expect("an index");
+            folded.entry(events[at].aggregate_id.clone()).or_default().push(number);
+        }
+        prop_assert_eq!(folded, numbers);
+    }
+
     /// Incremental folding in batches of any size, with any part read twice, equals one fold of all events.
     #[test]
     fn fold_equals_rebuild(

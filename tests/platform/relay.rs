@@ -216,3 +216,30 @@ async fn a_partition_is_dropped_after_its_retention_but_not_before_its_readers_h
         sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(ahead).fetch_one(&pool).await.expect("an answer");
     assert!(made, "partitions are made ahead");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rounds_of_upkeep_at_once_all_succeed_and_make_each_partition_once() {
+    let platform = Platform::new("upkeep", fresh_database().await, Bus::Embedded);
+    assert!(platform.migrate().status().expect("it starts").success());
+    let pool = platform.database().pool().await;
+    let now = Utc::now();
+    let old = now.date_naive() - Days::new(10);
+    old_partition(&pool, old).await;
+    let rounds = [(); 4].map(|()| {
+        let maintenance =
+            Maintenance { pool: pool.clone(), retention: Duration::from_hours(7 * 24), drop_unread: true };
+        tokio::spawn(async move { maintenance.round(now).await })
+    });
+    for round in futures::future::join_all(rounds).await {
+        round.expect("no panic").expect("a round");
+    }
+    let partitions: Vec<String> = sqlx::query_scalar(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'event_store'::regclass ORDER BY 1",
+    )
+    .fetch_all(&pool)
+    .await
+    .expect("an answer");
+    let first = now.date_naive() - Days::new(1);
+    let wanted: Vec<_> = (0..=partitions::AHEAD + 1).map(|day| partitions::name(first + Days::new(day))).collect();
+    assert_eq!(partitions, wanted);
+}
