@@ -148,7 +148,7 @@ async fn neither_an_error_nor_help_shows_a_password() {
     let urls = [
         format!("postgres://cornjacket:{SECRET}@127.0.0.1:{}/cornjacket", free_port()),
         format!("postgres://cornjacket:{SECRET}@127.0.0.1:no-port/cornjacket"),
-        format!("cornjacket:{SECRET}@127.0.0.1"),
+        format!("postgres://cornjacket:{SECRET}@[no-host/cornjacket"),
     ];
     for (number, url) in urls.into_iter().enumerate() {
         let platform = Platform::new(&format!("unreachable-{number}"), Database { url }, Bus::Embedded);
