@@ -202,7 +202,8 @@ pub struct Projection {
     /// State fields with an index of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<String>,
-    /// True where the order of the sources matters and no topic holds them all: the event store is read on any bus.
+    /// True where several partitions of a broker would feed one row (a `key` of its own, or sources in several topics):
+    /// the event store, which has one order, is read on any bus.
     #[serde(default)]
     pub reads_event_store: bool,
 }

@@ -71,8 +71,6 @@ CREATE TABLE bus_offset (
     consumer_group  varchar(255) NOT NULL,
     topic           varchar(249) NOT NULL,
     partition       integer      NOT NULL,
-    -- Identifies the topic's incarnation: a topic deleted and made again starts over.
-    topic_id        varchar(64)  NOT NULL DEFAULT '',
     -- How many partitions the topic had when this row was last written.
     partition_count integer      NOT NULL,
     -- The next offset to read.

@@ -33,7 +33,8 @@ use crate::relay::maintenance::report_reader;
 const PER_SHARD: i64 = 32;
 /// A projection this near to the head is handed over.
 const NEAR: i64 = 4096;
-const DEADLINE: Duration = Duration::from_mins(1);
+/// A step is quick; putting a large rebuild in the place of the live rows is not.
+const DEADLINE: Duration = Duration::from_mins(30);
 /// Pause when there is nothing to read for a projection that reads the event store for good.
 const IDLE: Duration = Duration::from_millis(100);
 const BACKOFF: Duration = Duration::from_millis(500);
@@ -90,32 +91,29 @@ impl CatchUp {
         Ok(())
     }
 
-    /// Steps through every projection that is catching up until none has more. Returns when to look again, if not only
-    /// when woken.
+    /// Steps through every projection that is catching up, one step each in turn, until none has more. Returns when to look
+    /// again, if not only when woken.
     async fn round(&mut self, stop: &CancellationToken) -> Result<Option<Duration>, BusError> {
         let mut pause: Option<Duration> = None;
         let mut connection = self.pool.acquire().await?;
         let progress = store::progress(&mut connection).await?;
         drop(connection);
-        for row in progress.into_iter().filter(Progress::is_catching_up) {
-            let loaded = self.catalog.borrow().projections.get(&row.projection_type).cloned();
-            let Some(loaded) = loaded.filter(|l| row.target_hash == Some(l.spec.definition_hash())) else { continue };
-            while !stop.is_cancelled() {
+        let behind = progress.into_iter().filter(Progress::is_catching_up).map(|row| row.projection_type);
+        let mut todo: Vec<Arc<LoadedProjection>> =
+            behind.filter_map(|name| self.catalog.borrow().projections.get(&name).cloned()).collect();
+        let mut sooner = |after: Duration| pause = Some(pause.map_or(after, |pause| pause.min(after)));
+        while !todo.is_empty() && !stop.is_cancelled() {
+            let mut more = Vec::new();
+            for loaded in todo {
                 let ended = timeout(DEADLINE, self.step(&loaded)).await;
                 match ended.map_err(|_| sqlx::Error::PoolTimedOut)?? {
-                    Step::More => {}
-                    Step::Done => {
-                        if self.reads_on(&loaded) {
-                            pause = Some(pause.map_or(IDLE, |p| p.min(IDLE)));
-                        }
-                        break;
-                    }
-                    Step::Again(after) => {
-                        pause = Some(pause.map_or(after, |p| p.min(after)));
-                        break;
-                    }
+                    Step::More => more.push(loaded),
+                    Step::Done if self.reads_on(&loaded) => sooner(IDLE),
+                    Step::Done => {}
+                    Step::Again(after) => sooner(after),
                 }
             }
+            todo = more;
         }
         Ok(pause)
     }
@@ -128,34 +126,30 @@ impl CatchUp {
 
     async fn step(&mut self, loaded: &Arc<LoadedProjection>) -> Result<Step, BusError> {
         let mut tx = self.pool.begin().await?;
-        let Some(mut progress) = store::lock_catching_up(&mut tx, &loaded.spec.projection_type).await? else {
-            return Ok(Step::Done);
-        };
+        let Some(mut progress) = lock(&mut tx, loaded).await? else { return Ok(Step::Done) };
         let heads = event_store::heads(&self.ingestion).await?;
         let behind = behind(&heads, &progress.cursors);
         if behind <= NEAR && !(self.reads_on(loaded) && progress.live_hash == progress.target_hash) {
             tx.rollback().await?;
             return self.hand_over(loaded).await;
         }
-        let events = self.read(loaded, &progress.cursors, PER_SHARD).await?;
-        if events.is_empty() {
-            store::move_cursors(&mut tx, &progress.projection_type, &progress.cursors, 0).await?;
-            tx.commit().await?;
+        if behind == 0 {
             return Ok(Step::Done);
         }
+        let events = self.read(loaded, &progress.cursors, PER_SHARD).await?;
         if let Some(step) = self.fold(&mut tx, loaded, &progress, &events).await? {
             if step == Step::Done {
                 tx.commit().await?;
             }
             return Ok(step);
         }
-        advance(&mut progress.cursors, &events);
+        advance(&mut progress.cursors, &events, &heads, PER_SHARD);
         let left = self::behind(&heads, &progress.cursors);
         store::move_cursors(&mut tx, &progress.projection_type, &progress.cursors, left).await?;
         tx.commit().await?;
         self.attempts.remove(&progress.projection_type);
         self.changed.add(&progress.projection_type);
-        report_reader(&self.ingestion, &reader_name(&progress), &progress.cursors).await?;
+        report_reader(&self.ingestion, &progress.reader_name(), &progress.cursors).await?;
         Ok(if left > 0 { Step::More } else { Step::Done })
     }
 
@@ -194,7 +188,6 @@ impl CatchUp {
                 *attempts += 1;
                 return Ok(Some(Step::Again(*delay)));
             }
-            self.attempts.remove(&progress.projection_type);
             if let Some(step) = give_up(connection, loaded, &working, events).await? {
                 return Ok(Some(step));
             }
@@ -209,33 +202,27 @@ impl CatchUp {
         let mut tx = self.pool.begin().await?;
         sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *tx).await?;
         store::lock_group(&mut tx).await?;
-        let Some(mut progress) = store::lock_catching_up(&mut tx, &loaded.spec.projection_type).await? else {
-            return Ok(Step::Done);
-        };
+        let Some(mut progress) = lock(&mut tx, loaded).await? else { return Ok(Step::Done) };
         let heads = event_store::heads(&self.ingestion).await?;
         if behind(&heads, &progress.cursors) > 2 * NEAR {
             return Ok(Step::More);
         }
         while behind(&heads, &progress.cursors) > 0 {
             let events = self.read(loaded, &progress.cursors, PER_SHARD).await?;
-            if events.is_empty() {
-                // What is missing was dropped with its partition.
-                break;
-            }
             if let Some(step) = self.fold(&mut tx, loaded, &progress, &events).await? {
                 if step == Step::Done {
                     tx.commit().await?;
                 }
                 return Ok(step);
             }
-            advance(&mut progress.cursors, &events);
+            advance(&mut progress.cursors, &events, &heads, PER_SHARD);
         }
         self.switch(&mut tx, loaded, &mut progress).await?;
         tx.commit().await?;
         self.attempts.remove(&progress.projection_type);
         self.changed.add(&progress.projection_type);
         if !self.reads_on(loaded) {
-            store::forget_reader(&self.ingestion, &reader_name(&progress)).await?;
+            store::forget_reader(&self.ingestion, &progress.reader_name()).await?;
         }
         info!(projection = progress.projection_type, "projection caught up");
         Ok(Step::Done)
@@ -265,6 +252,12 @@ impl CatchUp {
     }
 }
 
+/// Locks a projection's progress, if it still catches up to this very definition and nobody else works on it.
+async fn lock(connection: &mut PgConnection, loaded: &LoadedProjection) -> Result<Option<Progress>, sqlx::Error> {
+    let progress = store::lock_catching_up(connection, &loaded.spec.projection_type).await?;
+    Ok(progress.filter(|progress| progress.target_hash.as_ref() == Some(&loaded.spec.definition_hash())))
+}
+
 /// Events that failed for the last time: dead letters, or a halt (`Some`).
 async fn give_up(
     connection: &mut PgConnection,
@@ -289,10 +282,19 @@ async fn give_up(
     Ok(None)
 }
 
-fn advance(cursors: &mut [i64], events: &[StoredEvent]) {
+/// Moves cursors past what was read. A shard of which less was read than was asked for has no more up to its head, which
+/// was looked up before: what is missing was dropped with its partition.
+fn advance(cursors: &mut [i64], events: &[StoredEvent], heads: &[i64], per_shard: i64) {
+    let mut read = vec![0; cursors.len()];
     for event in events {
-        if let Some(cursor) = usize::try_from(event.shard).ok().and_then(|at| cursors.get_mut(at)) {
-            *cursor = event.position.max(*cursor);
+        if let Some(at) = usize::try_from(event.shard).ok().filter(|at| *at < cursors.len()) {
+            cursors[at] = event.position.max(cursors[at]);
+            read[at] += 1;
+        }
+    }
+    for ((cursor, head), read) in cursors.iter_mut().zip(heads).zip(read) {
+        if read < per_shard {
+            *cursor = (*cursor).max(*head);
         }
     }
 }
@@ -300,11 +302,6 @@ fn advance(cursors: &mut [i64], events: &[StoredEvent]) {
 fn behind(heads: &[i64], cursors: &[i64]) -> i64 {
     debug_assert_eq!(heads.len(), SHARDS);
     heads.iter().zip(cursors).map(|(head, cursor)| (head - cursor).max(0)).sum()
-}
-
-/// The name under which a catch-up keeps partitions from being dropped.
-fn reader_name(progress: &Progress) -> String {
-    format!("projection:{}", progress.projection_type)
 }
 
 #[cfg(test)]

@@ -28,13 +28,21 @@ pub(super) struct Change {
     pub what: &'static str,
 }
 
-/// Decides for one projection; `None`: it stays as it is. `heads` are the last positions of the event store.
-pub(super) fn decide(wanted: Option<&Wanted>, is: Option<&Progress>, heads: &[i64]) -> Option<Change> {
+/// Decides for one projection; `None`: it stays as it is. `heads` are the last positions of the event store; `kafka`:
+/// which bus the group reads.
+pub(super) fn decide(wanted: Option<&Wanted>, is: Option<&Progress>, heads: &[i64], kafka: bool) -> Option<Change> {
     match (wanted, is) {
         (None, None) => None,
         (None, Some(is)) => retire(is),
-        (Some(wanted), None) => Some(begin(wanted, heads)),
-        (Some(wanted), Some(is)) => adjust(wanted, is),
+        (Some(wanted), None) => Some(begin(wanted, heads, kafka)),
+        (Some(wanted), Some(is)) => adjust(wanted, is, kafka),
+    }
+}
+
+impl Wanted {
+    /// Whether it stays with the event store: on Kafka, where its order needs more than a partition gives.
+    fn reads_on(&self, kafka: bool) -> bool {
+        kafka && self.spec.reads_event_store
     }
 }
 
@@ -44,7 +52,7 @@ fn retire(is: &Progress) -> Option<Change> {
     (is.status != "removed").then_some(change)
 }
 
-fn begin(wanted: &Wanted, heads: &[i64]) -> Change {
+fn begin(wanted: &Wanted, heads: &[i64], kafka: bool) -> Change {
     let none = vec![0; SHARDS];
     let new = Progress {
         projection_type: wanted.spec.projection_type.clone(),
@@ -62,26 +70,28 @@ fn begin(wanted: &Wanted, heads: &[i64]) -> Change {
         StartFrom::Earliest => new,
         StartFrom::Latest => {
             let from_now = Progress { cursors: heads.to_vec(), applied_through: heads.to_vec(), ..new };
-            serve(wanted, &from_now)
+            serve(wanted, &from_now, kafka)
         }
     };
     Change { to, clear_live: false, clear_beside: true, what: "new" }
 }
 
 /// Served as registered, by the group's batches or, where its order asks for it, from the event store for good.
-fn serve(wanted: &Wanted, is: &Progress) -> Progress {
+fn serve(wanted: &Wanted, is: &Progress, kafka: bool) -> Progress {
+    let reads_on = wanted.reads_on(kafka);
     Progress {
         live_hash: Some(wanted.hash.clone()),
         live_spec: Some(Json(wanted.spec.clone())),
-        target_hash: None,
-        status: "live".to_owned(),
+        target_hash: reads_on.then(|| wanted.hash.clone()),
+        status: if reads_on { "catching_up" } else { "live" }.to_owned(),
+        cursors: if reads_on { is.applied_through.clone() } else { is.cursors.clone() },
         beside: false,
         behind: 0,
         ..is.clone()
     }
 }
 
-fn adjust(wanted: &Wanted, is: &Progress) -> Option<Change> {
+fn adjust(wanted: &Wanted, is: &Progress, kafka: bool) -> Option<Change> {
     let live_is_wanted = is.live_hash.as_ref() == Some(&wanted.hash);
     let target_is_wanted = is.target_hash.as_ref() == Some(&wanted.hash);
     match is.status.as_str() {
@@ -91,17 +101,18 @@ fn adjust(wanted: &Wanted, is: &Progress) -> Option<Change> {
             let to = Progress { status: "catching_up".to_owned(), ..is.clone() };
             Some(Change { to, clear_live: false, clear_beside: false, what: "tried again after a halt" })
         }
+        "live" if live_is_wanted && wanted.reads_on(kafka) => Some(resume(wanted, is)),
         "live" if live_is_wanted => {
             let same = is.live_spec.as_ref().is_some_and(|spec| spec.0 == wanted.spec);
-            let to = serve(wanted, is);
+            let to = serve(wanted, is, kafka);
             (!same).then_some(Change { to, clear_live: false, clear_beside: false, what: "settings changed" })
         }
         "catching_up" if live_is_wanted && is.beside => {
-            let to = serve(wanted, is);
+            let to = serve(wanted, is, kafka);
             Some(Change { to, clear_live: false, clear_beside: true, what: "changed back: rebuild dropped" })
         }
         "removed" | "halted" if live_is_wanted => Some(resume(wanted, is)),
-        _ => Some(rebuild(wanted, is)),
+        _ => Some(rebuild(wanted, is, kafka)),
     }
 }
 
@@ -117,7 +128,7 @@ fn resume(wanted: &Wanted, is: &Progress) -> Change {
     Change { to, clear_live: false, clear_beside: true, what: "back: catches up" }
 }
 
-fn rebuild(wanted: &Wanted, is: &Progress) -> Change {
+fn rebuild(wanted: &Wanted, is: &Progress, kafka: bool) -> Change {
     let from_start = Progress {
         target_hash: Some(wanted.hash.clone()),
         status: "catching_up".to_owned(),
@@ -133,7 +144,7 @@ fn rebuild(wanted: &Wanted, is: &Progress) -> Change {
             what: "changed: rebuilt beside the live rows",
         },
         Rebuild::Never if is.live_hash.is_some() => {
-            Change { to: serve(wanted, is), clear_live: false, clear_beside: true, what: "changed: rows stay" }
+            Change { to: serve(wanted, is, kafka), clear_live: false, clear_beside: true, what: "changed: rows stay" }
         }
         _ => Change {
             to: Progress { beside: false, live_hash: None, live_spec: None, ..from_start },
@@ -167,16 +178,16 @@ mod tests {
     }
 
     fn live(wanted: &Wanted) -> Progress {
-        serve(wanted, &begin(wanted, &[5; SHARDS]).to)
+        serve(wanted, &begin(wanted, &[5; SHARDS], false).to, false)
     }
 
     #[test]
     fn a_new_projection_starts_where_it_says() {
-        let earliest =
-            decide(Some(&wanted(StartFrom::Earliest, Rebuild::BlueGreen, None)), None, &[5; SHARDS]).expect("new");
+        let earliest = decide(Some(&wanted(StartFrom::Earliest, Rebuild::BlueGreen, None)), None, &[5; SHARDS], false)
+            .expect("new");
         assert_eq!((earliest.to.status.as_str(), earliest.to.cursors[0]), ("catching_up", 0));
         let latest =
-            decide(Some(&wanted(StartFrom::Latest, Rebuild::BlueGreen, None)), None, &[5; SHARDS]).expect("new");
+            decide(Some(&wanted(StartFrom::Latest, Rebuild::BlueGreen, None)), None, &[5; SHARDS], false).expect("new");
         assert_eq!((latest.to.status.as_str(), latest.to.applied_through[0]), ("live", 5));
     }
 
@@ -185,7 +196,7 @@ mod tests {
         let old = wanted(StartFrom::Earliest, Rebuild::BlueGreen, None);
         let change = |rebuild| {
             let new = wanted(StartFrom::Earliest, rebuild, Some("true"));
-            decide(Some(&new), Some(&live(&old)), &[9; SHARDS]).expect("changed")
+            decide(Some(&new), Some(&live(&old)), &[9; SHARDS], false).expect("changed")
         };
         let blue_green = change(Rebuild::BlueGreen);
         assert!(blue_green.to.beside && blue_green.to.is_fed() && !blue_green.clear_live);
@@ -198,28 +209,28 @@ mod tests {
     #[test]
     fn nothing_changes_when_nothing_changed() {
         let wanted = wanted(StartFrom::Earliest, Rebuild::BlueGreen, None);
-        assert_eq!(decide(Some(&wanted), Some(&live(&wanted)), &[9; SHARDS]), None);
-        let new = begin(&wanted, &[9; SHARDS]).to;
-        assert_eq!(decide(Some(&wanted), Some(&new), &[9; SHARDS]), None);
-        assert_eq!(decide(None, None, &[9; SHARDS]), None);
+        assert_eq!(decide(Some(&wanted), Some(&live(&wanted)), &[9; SHARDS], false), None);
+        let new = begin(&wanted, &[9; SHARDS], false).to;
+        assert_eq!(decide(Some(&wanted), Some(&new), &[9; SHARDS], false), None);
+        assert_eq!(decide(None, None, &[9; SHARDS], false), None);
     }
 
     #[test]
     fn a_change_taken_back_drops_the_rebuild() {
         let old = wanted(StartFrom::Earliest, Rebuild::BlueGreen, None);
         let new = wanted(StartFrom::Earliest, Rebuild::BlueGreen, Some("true"));
-        let rebuilding = decide(Some(&new), Some(&live(&old)), &[9; SHARDS]).expect("changed").to;
-        let back = decide(Some(&old), Some(&rebuilding), &[9; SHARDS]).expect("taken back");
+        let rebuilding = decide(Some(&new), Some(&live(&old)), &[9; SHARDS], false).expect("changed").to;
+        let back = decide(Some(&old), Some(&rebuilding), &[9; SHARDS], false).expect("taken back");
         assert!(back.to.status == "live" && back.clear_beside && back.to.is_fed());
     }
 
     #[test]
     fn a_removed_projection_keeps_its_rows_and_catches_up_when_it_is_back() {
         let wanted = wanted(StartFrom::Earliest, Rebuild::BlueGreen, None);
-        let removed = decide(None, Some(&live(&wanted)), &[9; SHARDS]).expect("removed");
+        let removed = decide(None, Some(&live(&wanted)), &[9; SHARDS], false).expect("removed");
         assert!(!removed.clear_live && !removed.to.is_fed());
-        assert_eq!(decide(None, Some(&removed.to), &[9; SHARDS]), None);
-        let back = decide(Some(&wanted), Some(&removed.to), &[9; SHARDS]).expect("back");
+        assert_eq!(decide(None, Some(&removed.to), &[9; SHARDS], false), None);
+        let back = decide(Some(&wanted), Some(&removed.to), &[9; SHARDS], false).expect("back");
         assert!(back.to.is_catching_up() && !back.clear_live);
     }
 
@@ -229,10 +240,23 @@ mod tests {
         let mut halted = live(&old);
         halted.status = "halted".to_owned();
         halted.target_hash = halted.live_hash.clone();
-        assert_eq!(decide(Some(&old), Some(&halted), &[9; SHARDS]), None);
+        assert_eq!(decide(Some(&old), Some(&halted), &[9; SHARDS], false), None);
         halted.age_seconds = HALTED_AGAIN + 1.0;
-        assert!(decide(Some(&old), Some(&halted), &[9; SHARDS]).expect("again").to.is_catching_up());
+        assert!(decide(Some(&old), Some(&halted), &[9; SHARDS], false).expect("again").to.is_catching_up());
         let mended = wanted(StartFrom::Earliest, Rebuild::BlueGreen, Some("true"));
-        assert!(decide(Some(&mended), Some(&halted), &[9; SHARDS]).expect("mended").to.beside);
+        assert!(decide(Some(&mended), Some(&halted), &[9; SHARDS], false).expect("mended").to.beside);
+    }
+
+    #[test]
+    fn on_kafka_an_order_over_partitions_is_read_from_the_event_store_for_good() {
+        let mut wanted = wanted(StartFrom::Latest, Rebuild::BlueGreen, None);
+        let fed = live(&wanted);
+        wanted.spec.reads_event_store = true;
+        let new = decide(Some(&wanted), None, &[5; SHARDS], true).expect("new").to;
+        assert!(new.is_catching_up() && !new.is_fed() && new.cursors[0] == 5);
+        assert_eq!(decide(Some(&wanted), Some(&new), &[9; SHARDS], true), None);
+        let moved = decide(Some(&wanted), Some(&fed), &[9; SHARDS], true).expect("its order changed").to;
+        assert!(moved.is_catching_up() && !moved.is_fed());
+        assert!(decide(Some(&wanted), None, &[5; SHARDS], false).expect("new").to.is_fed());
     }
 }

@@ -34,6 +34,11 @@ impl Progress {
     pub fn is_catching_up(&self) -> bool {
         self.status == "catching_up"
     }
+
+    /// The name under which a catch-up keeps partitions from being dropped.
+    pub fn reader_name(&self) -> String {
+        format!("projection:{}", self.projection_type)
+    }
 }
 
 const COLUMNS: &str = "SELECT projection_type, live_hash, live_spec, target_hash, status, beside, cursors, applied_through,
@@ -42,6 +47,14 @@ const COLUMNS: &str = "SELECT projection_type, live_hash, live_spec, target_hash
 /// All rows. Under the group's lock they do not change until the transaction ends.
 pub async fn progress(connection: &mut PgConnection) -> Result<Vec<Progress>, sqlx::Error> {
     sqlx::query_as(COLUMNS).fetch_all(connection).await
+}
+
+/// All rows, each locked until the transaction ends: what works on one is waited for.
+pub async fn lock_progress(connection: &mut PgConnection) -> Result<Vec<Progress>, sqlx::Error> {
+    sqlx::query("SELECT FROM projection_progress ORDER BY projection_type FOR UPDATE")
+        .execute(&mut *connection)
+        .await?;
+    progress(connection).await
 }
 
 /// Locks one projection that is catching up, if no other instance works on it; `None` otherwise.
@@ -191,6 +204,15 @@ fn envelope(event: &StoredEvent) -> Value {
         "metadata": event.metadata,
         "ingested_at": event.ingested_at,
     })
+}
+
+/// Forgets the cursors of all catch-ups but those named.
+pub async fn forget_readers_but(ingestion: &PgPool, kept: Vec<String>) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM event_store_reader WHERE reader LIKE 'projection:%' AND NOT reader = ANY($1)")
+        .bind(kept)
+        .execute(ingestion)
+        .await?;
+    Ok(())
 }
 
 /// Forgets the cursors that kept partitions for a projection's catch-up.

@@ -29,7 +29,7 @@ const EVERY: Duration = Duration::from_secs(1);
 const REPORT_EVERY: u32 = 10;
 /// How often rows past their projection's retention are looked for, in rounds.
 const EXPIRE_EVERY: u32 = 60;
-const DEADLINE: Duration = Duration::from_mins(1);
+const DEADLINE: Duration = Duration::from_mins(30);
 
 pub(super) struct Supervisor {
     pub pool: PgPool,
@@ -47,6 +47,10 @@ impl Supervisor {
         let mut begun = false;
         let mut rounds: u32 = 0;
         let mut reported = Vec::new();
+        // Before the first load the catalog is empty, which must not be taken for "nothing is registered".
+        if stop.run_until_cancelled(self.catalog.changed()).await.is_none() {
+            return Ok(());
+        }
         while !stop.is_cancelled() {
             let catalog = self.catalog.borrow_and_update().clone();
             let round = async {
@@ -117,6 +121,14 @@ impl Supervisor {
 
     /// Says how far the group has come in the event store, so that nothing unread is dropped. On Kafka it is not its reader.
     async fn report(&self, reported: &mut Vec<i64>) -> Result<(), BusError> {
+        let progress = store::progress(&mut *self.pool.acquire().await?).await?;
+        let unread = |row: &&Progress| row.is_catching_up() || row.status == "halted";
+        let readers: Vec<(String, Vec<i64>)> =
+            progress.iter().filter(unread).map(|row| (row.reader_name(), row.cursors.clone())).collect();
+        for (reader, cursors) in &readers {
+            report_reader(&self.ingestion, reader, cursors).await?;
+        }
+        store::forget_readers_but(&self.ingestion, readers.into_iter().map(|(reader, _)| reader).collect()).await?;
         if self.bus != "embedded" {
             return Ok(store::forget_reader(&self.ingestion, EVENT_HANDLER).await?);
         }
@@ -134,14 +146,16 @@ impl Supervisor {
         let mut connection = self.pool.acquire().await?;
         let progress = store::progress(&mut connection).await?;
         drop(connection);
-        if changes(&wanted, &progress, &[]).is_empty() {
+        if changes(&wanted, &progress, &[], self.bus == "kafka").is_empty() {
             return Ok(progress);
         }
         let mut tx = self.pool.begin().await?;
+        // Deleting the rows of a large projection may take long.
+        sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *tx).await?;
         store::lock_group(&mut tx).await?;
         let heads = cursors::heads(&self.ingestion).await?;
-        let progress = store::progress(&mut tx).await?;
-        for change in changes(&wanted, &progress, &heads) {
+        let progress = store::lock_progress(&mut tx).await?;
+        for change in changes(&wanted, &progress, &heads, self.bus == "kafka") {
             info!(projection = change.to.projection_type, "projection {}", change.what);
             if change.clear_live {
                 rows::clear(&mut tx, Target::Live, &change.to.projection_type).await?;
@@ -177,10 +191,10 @@ fn wanted(catalog: &Catalog) -> BTreeMap<String, Wanted> {
     catalog.projections.iter().map(entry).collect()
 }
 
-fn changes(wanted: &BTreeMap<String, Wanted>, progress: &[Progress], heads: &[i64]) -> Vec<Change> {
+fn changes(wanted: &BTreeMap<String, Wanted>, progress: &[Progress], heads: &[i64], kafka: bool) -> Vec<Change> {
     let is: BTreeMap<&str, &Progress> = progress.iter().map(|row| (row.projection_type.as_str(), row)).collect();
     let names: BTreeSet<&str> = wanted.keys().map(String::as_str).chain(is.keys().copied()).collect();
-    names.into_iter().filter_map(|name| decide(wanted.get(name), is.get(name).copied(), heads)).collect()
+    names.into_iter().filter_map(|name| decide(wanted.get(name), is.get(name).copied(), heads, kafka)).collect()
 }
 
 /// A projection runs when its rows are those of the registered definition, and kept up to date.

@@ -60,7 +60,7 @@ impl Appender {
                     if todo.is_empty() {
                         todo = self.news(left.held, next_sweep, &stop).await;
                     } else {
-                        todo = todo.union(self.outbox.take_now());
+                        todo = todo.union(left.held).union(self.outbox.take_now());
                     }
                 }
                 Err(e) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use metrics::{counter, gauge};
 use rand::RngExt;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -40,23 +40,35 @@ impl Maintenance {
         }
     }
 
-    /// One round, if no other relay is at it.
+    /// One round, if no other relay is at it. The lock is a session's own; each part commits by itself, and waits only
+    /// briefly for tables that others use, since whoever comes after it would wait too.
     pub async fn round(&self, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
-        let mut tx = self.pool.begin().await?;
+        let mut lock = self.pool.begin().await?;
         let mine: bool =
             sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended('cornjacket maintenance', 0))")
-                .fetch_one(&mut *tx)
+                .fetch_one(&mut *lock)
                 .await?;
         if mine {
+            sqlx::query("SET LOCAL idle_in_transaction_session_timeout = '2min'").execute(&mut *lock).await?;
+            let mut tx = self.brief().await?;
             let made = partitions::make_ahead(&mut tx, now).await?;
+            tx.commit().await?;
             if made > 0 {
                 info!(made, "made {made} partition(s) of the event store ahead");
             }
+            let mut connection = self.pool.acquire().await?;
+            sweep_idempotency(&mut connection).await?;
+            measure(&mut connection).await?;
+            drop(connection);
+            let mut tx = self.brief().await?;
             self.drop_old(&mut tx, now).await?;
-            sweep_idempotency(&mut tx).await?;
-            measure(&mut tx).await?;
+            tx.commit().await?;
         }
-        tx.commit().await
+        lock.commit().await
+    }
+
+    async fn brief(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        self.pool.begin_with("BEGIN; SET LOCAL lock_timeout = '2s'").await
     }
 
     async fn drop_old(&self, connection: &mut PgConnection, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
@@ -74,7 +86,6 @@ impl Maintenance {
                 continue;
             }
             // Safe: the name was parsed as a date and comes from the catalogue.
-            sqlx::query("SET LOCAL lock_timeout = '2s'").execute(&mut *connection).await?;
             sqlx::query(AssertSqlSafe(format!("DROP TABLE {name}"))).execute(&mut *connection).await?;
             counter!("cornjacket_event_store_partitions_dropped_total").increment(1);
             info!(partition = %name, "dropped a partition past its retention");

@@ -27,6 +27,8 @@ use crate::registry::Catalog;
 /// Pauses after the first, second, … failure in a row.
 const BACKOFF: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1)];
+/// When a shard that another relay held is looked at again.
+const HELD_BY_ANOTHER: Duration = Duration::from_millis(50);
 /// Larger events are not even tried: no broker of ours takes messages of this size.
 const MAX_MESSAGE_BYTES: usize = 900_000;
 /// Most messages that are tried one by one in one transaction.
@@ -48,8 +50,8 @@ pub(super) struct Publisher {
 
 /// How a round went.
 enum Round {
-    /// All was confirmed; these shards may have more.
-    Published(ShardSet),
+    /// All was confirmed. Some shards may have more, and some another relay held.
+    Published { more: ShardSet, held: ShardSet },
     /// Something was not confirmed, and why.
     Unconfirmed(String),
 }
@@ -72,14 +74,19 @@ impl Publisher {
     /// Runs until the token is cancelled; a batch under way is finished.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), BusError> {
         let mut todo = ShardSet::ALL;
+        let mut held = ShardSet::EMPTY;
         let mut failures = 0;
         let mut next_poll = Instant::now() + self.poll;
+        // Before the first load no topic is known: events would go where they do not belong.
+        if stop.run_until_cancelled(self.catalog.changed()).await.is_none() {
+            return Ok(());
+        }
         while !stop.is_cancelled() {
             let failure = match self.round(todo).await {
-                Ok(Round::Published(more)) => {
+                Ok(Round::Published { more, held: others }) => {
                     failures = 0;
                     self.bus.open();
-                    todo = more;
+                    (todo, held) = (more, others);
                     None
                 }
                 Ok(Round::Unconfirmed(cause)) => Some(cause),
@@ -90,13 +97,14 @@ impl Publisher {
                 failures += 1;
                 todo = ShardSet::ALL;
             } else if todo.is_empty() {
+                let held_again = if held.is_empty() { next_poll } else { Instant::now() + HELD_BY_ANOTHER };
                 todo = tokio::select! {
-                    shards = self.news.take() => shards,
-                    () = sleep_until(next_poll) => ShardSet::ALL,
+                    shards = self.news.take() => shards.union(held),
+                    () = sleep_until(held_again.min(next_poll)) => held,
                     () = stop.cancelled() => break,
                 };
             } else {
-                todo = todo.union(self.news.take_now());
+                todo = todo.union(held).union(self.news.take_now());
             }
             if Instant::now() >= next_poll {
                 next_poll = Instant::now() + self.poll;
@@ -128,7 +136,7 @@ impl Publisher {
         let per_shard = (self.batch / i64::try_from(mine.iter().count().max(1)).unwrap_or(1)).max(1);
         let rows = store::positioned(&mut tx, mine, &self.floors, per_shard).await?;
         if rows.is_empty() {
-            return Ok(Round::Published(ShardSet::EMPTY));
+            return Ok(Round::Published { more: ShardSet::EMPTY, held: shards.without(mine) });
         }
         let begun = Instant::now();
         let outcome = self.publish(&mut tx, &rows).await?;
@@ -145,7 +153,8 @@ impl Publisher {
         }
         let count = |shard| rows.iter().filter(|row| row.shard == shard).count();
         let limit = usize::try_from(per_shard).unwrap_or(usize::MAX);
-        Ok(Round::Published(mine.iter().filter(|shard| count(*shard) >= limit).collect()))
+        let more = mine.iter().filter(|shard| count(*shard) >= limit).collect();
+        Ok(Round::Published { more, held: shards.without(mine) })
     }
 
     async fn publish(&mut self, connection: &mut PgConnection, rows: &[Positioned]) -> Result<Outcome, sqlx::Error> {

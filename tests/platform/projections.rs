@@ -215,12 +215,11 @@ async fn a_halting_projection_stops_at_the_event_and_goes_on_when_it_is_mended()
     assert_eq!(letters, 0, "nothing was given up");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_row_fed_by_many_shards_and_two_handlers_counts_every_event_once() {
-    let world = World::start("own-key", Bus::Embedded).await;
+async fn one_row_fed_by_many_shards_and_two_handlers_counts_every_event_once(name: &str, bus: Bus) {
+    let world = World::start(name, bus).await;
     let spec = format!("{COUNT}  key: \"'all'\"\n");
     world.declare("total.yaml", &projection("total", &spec));
-    world.until_status("total", "live").await;
+    eventually(SOON, || async { world.progress("total").await }).await;
     let _second = world.platform.handle("second").ready().await;
     for round in 0..10 {
         let posts = (0..20).map(|device| world.post_owned(format!("device-{device}"), round));
@@ -229,10 +228,33 @@ async fn one_row_fed_by_many_shards_and_two_handlers_counts_every_event_once() {
     world.until_state("total", "all", json!({"n": 200})).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_row_fed_by_many_shards_and_two_handlers_counts_every_event_once_on_the_embedded_bus() {
+    one_row_fed_by_many_shards_and_two_handlers_counts_every_event_once("own-key-embedded", Bus::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_row_fed_by_many_shards_and_two_handlers_counts_every_event_once_on_kafka() {
+    let bus = Bus::Kafka(shared_kafka().await);
+    one_row_fed_by_many_shards_and_two_handlers_counts_every_event_once("own-key-kafka", bus).await;
+}
+
 impl World {
     async fn post_owned(&self, aggregate: String, value: i32) {
         self.post(&aggregate, json!({"value": value})).await;
     }
+}
+
+/// The handler starts while registrations are still being loaded: what it served goes on being served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_the_handler_takes_no_projection_from_its_rows() {
+    let world = World::start("restart", Bus::Embedded).await;
+    world.post("a", json!({"value": 1})).await;
+    world.until_state("sensor_history", "a", json!({"count": 1, "sum": 1, "last": 1, "ordered": true})).await;
+    let again = world.platform.handle("again").ready().await;
+    world.post("a", json!({"value": 2})).await;
+    world.until_state("sensor_history", "a", json!({"count": 2, "sum": 3, "last": 2, "ordered": true})).await;
+    assert!(!again.log().contains("removed: its rows stay"), "{}", again.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,8 +27,8 @@ pub(crate) fn compile(
         event_types: spec.source.event_types.clone().unwrap_or_default(),
         prefixes: spec.source.prefixes.clone().unwrap_or_default(),
     };
-    let order_matters = !matches!(fold, Fold::Latest);
-    let reads_event_store = order_matters && topics_of(&source, known).len() > 1;
+    // A broker keeps order within a partition only: rows that several partitions feed need the event store's.
+    let reads_event_store = spec.key.is_some() || topics_of(&source, known).len() > 1;
     Ok(Projection {
         projection_type: projection_type.to_owned(),
         source,

@@ -184,7 +184,7 @@ Projection c {source: {prefixes: [s]}, key: 'state.x', latest: {}}
 }
 
 #[test]
-fn only_a_fold_whose_order_spans_topics_reads_the_event_store() {
+fn a_projection_whose_rows_several_partitions_feed_reads_the_event_store() {
     let types = "EventType r {type: sensor.reading}\nEventType o {type: sensor.odd, topicRef: {name: all}}\n";
     let reads = |projection: &str| {
         let lines = format!("{TOPICS}{types}Projection p {projection}");
@@ -194,7 +194,9 @@ fn only_a_fold_whose_order_spans_topics_reads_the_event_store() {
         }
     };
     assert!(reads("{source: {eventTypes: [sensor.reading, user.login]}, merge: {}}"));
-    assert!(!reads("{source: {eventTypes: [sensor.reading, user.login]}, latest: {}}"));
+    assert!(reads("{source: {eventTypes: [sensor.reading, user.login]}, latest: {}}"));
+    assert!(!reads("{source: {eventTypes: [sensor.reading]}, latest: {}}"));
+    assert!(reads("{source: {eventTypes: [sensor.reading]}, key: event.payload.room, latest: {}}"));
     assert!(!reads("{source: {eventTypes: [sensor.reading]}, merge: {}}"));
     assert!(reads("{source: {prefixes: [sensor.]}, merge: {}}"), "sensor.odd goes elsewhere by topicRef");
     assert!(reads("{source: {prefixes: [se]}, fields: {n: '1'}}"), "a finer prefix goes elsewhere");

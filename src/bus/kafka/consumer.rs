@@ -57,6 +57,8 @@ impl KafkaReader {
 
     /// Subscribes to the topics named, if they are others than before.
     pub(in crate::bus) fn follow(&mut self, mut topics: Vec<String>) {
+        // A topic that is no longer declared may still hold events that were not read.
+        topics.extend(self.topics.iter().cloned());
         topics.sort();
         topics.dedup();
         if topics != self.topics {

@@ -122,7 +122,7 @@ impl Context {
             .map(|metadata| metadata.topics().iter().map(|t| t.partitions().len()).sum::<usize>())
             .map_err(|e| e.to_string())?;
         let count = i32::try_from(count).unwrap_or(i32::MAX);
-        let resumed = store::resume(&self.pool, self.group, topic, partition, low, count);
+        let resumed = store::resume(&self.pool, self.group, topic, partition, count);
         let wanted = self.runtime.block_on(async { tokio::time::timeout(ASK, resumed).await });
         let wanted = wanted.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
         let name: Arc<str> = topic.into();
@@ -275,8 +275,15 @@ fn resync(consumer: &BaseConsumer<Context>, topic: &str, partition: i32, epoch: 
         return;
     }
     let next = consumer.context().place(consumer, topic, partition, epoch);
-    if let Err(error) = consumer.seek(topic, partition, Offset::Offset(next), ASK) {
-        warn!(topic, partition, %error, "cannot seek");
+    // Assigned anew rather than sought: a partition whose offset was out of range takes no seek.
+    let (mut gone, mut placed) = (TopicPartitionList::new(), TopicPartitionList::new());
+    gone.add_partition(topic, partition);
+    let again = placed
+        .add_partition_offset(topic, partition, Offset::Offset(next))
+        .and_then(|()| consumer.incremental_unassign(&gone))
+        .and_then(|()| consumer.incremental_assign(&placed));
+    if let Err(error) = again {
+        warn!(topic, partition, %error, "cannot place a partition anew");
     }
 }
 

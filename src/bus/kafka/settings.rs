@@ -79,7 +79,9 @@ impl KafkaSettings {
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "1")
             .set("queue.buffering.max.messages", "100000")
-            .set("message.timeout.ms", deadline_ms.to_string())
+            // Longer than anybody waits: a message that expired in the client would let a later one overtake it. Who
+            // waited in vain purges the client instead, which keeps a prefix.
+            .set("message.timeout.ms", "60000")
             .set("request.timeout.ms", deadline_ms.to_string());
         config
     }

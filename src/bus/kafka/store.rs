@@ -15,18 +15,18 @@ pub(super) struct Place {
     pub positions: Vec<i64>,
 }
 
-/// The group's next offset in a partition. A partition never read before starts at `low`, its oldest message.
+/// The group's next offset in a partition. A partition never read before starts at 0: where its oldest message is a later
+/// one, that is a gap.
 pub(super) async fn resume(
     pool: &PgPool,
     group: &str,
     topic: &str,
     partition: i32,
-    low: i64,
     partition_count: i32,
 ) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
         "INSERT INTO bus_offset (consumer_group, topic, partition, next_offset, partition_count)
-         VALUES ($1, $2, $3, $4, $5)
+         VALUES ($1, $2, $3, 0, $4)
          ON CONFLICT (consumer_group, topic, partition)
          DO UPDATE SET partition_count = EXCLUDED.partition_count, updated_at = now()
          RETURNING next_offset",
@@ -34,7 +34,6 @@ pub(super) async fn resume(
     .bind(group)
     .bind(topic)
     .bind(partition)
-    .bind(low)
     .bind(partition_count)
     .fetch_one(pool)
     .await
