@@ -101,7 +101,12 @@ impl OwnPostgres {
 
     fn end(&mut self, signal: Signal) {
         let mut server = self.server.take().unwrap_or_else(|| panic!("{} does not run", self.name));
-        server.end(signal, Duration::from_secs(30));
+        server.signal(signal);
+        // A server told to stop in the very moment in which it finished starting may wait for a child of its own for ever.
+        if !server.ends_within(Duration::from_secs(10)) {
+            server.signal(Signal::SIGQUIT);
+        }
+        server.wait(Duration::from_secs(30));
     }
 
     fn url_of(&self, database: &str) -> String {

@@ -69,6 +69,18 @@ impl Server {
         self.child.try_wait().expect("our own child")
     }
 
+    /// Whether it ends within a time.
+    pub fn ends_within(&mut self, limit: Duration) -> bool {
+        let start = Instant::now();
+        while self.ended().is_none() {
+            if start.elapsed() > limit {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
