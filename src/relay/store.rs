@@ -140,17 +140,6 @@ pub async fn lock(connection: &mut PgConnection, shards: ShardSet) -> Result<Sha
     Ok(free.into_iter().collect())
 }
 
-/// Shards with rows that are not in the event store yet.
-pub async fn waiting(connection: &mut PgConnection) -> Result<ShardSet, sqlx::Error> {
-    let shards: Vec<Shard> = sqlx::query_scalar(
-        "SELECT s.shard FROM outbox_shard s
-          WHERE EXISTS (SELECT FROM outbox o WHERE o.shard = s.shard AND o.position IS NULL)",
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(shards.into_iter().collect())
-}
-
 /// The oldest row of a shard that is not in the event store.
 pub async fn oldest(connection: &mut PgConnection, shard: Shard) -> Result<Option<Uuid>, sqlx::Error> {
     sqlx::query_scalar("SELECT outbox_id FROM outbox WHERE shard = $1 AND position IS NULL ORDER BY seq LIMIT 1")
