@@ -27,6 +27,8 @@ use crate::relay::maintenance::report_reader;
 const EVERY: Duration = Duration::from_secs(1);
 /// How often the group's positions are reported, in rounds.
 const REPORT_EVERY: u32 = 10;
+/// How long streams can learn from the log of changes what they missed, in seconds; later they look at all rows.
+const CHANGES_KEPT: i64 = 300;
 /// How often rows past their projection's retention are looked for, in rounds.
 const EXPIRE_EVERY: u32 = 60;
 const DEADLINE: Duration = Duration::from_mins(30);
@@ -60,6 +62,7 @@ impl Supervisor {
                 self.round(&catalog).await?;
                 if rounds.is_multiple_of(REPORT_EVERY) {
                     self.report(&mut reported).await?;
+                    rows::forget_changes(&mut *self.pool.acquire().await?, CHANGES_KEPT).await?;
                 }
                 if rounds.is_multiple_of(EXPIRE_EVERY) {
                     self.expire(&catalog).await?;

@@ -88,11 +88,18 @@ async fn lock_shared_rows(
     Ok(())
 }
 
-const WRITE_LIVE: &str = "INSERT INTO projections (projection_id, projection_type, aggregate_id, state, last_event_id,
+/// The rows, what the log of changes says of them, and the epoch, if a crash of PostgreSQL emptied its table. Indexed
+/// columns of a row that is there stay as they are, so that the update needs no index entry (heap-only tuple).
+const WRITE_LIVE: &str = "WITH w AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::uuid[], $6::timestamptz[], $7::smallint[],
+                         $8::bigint[], $9::jsonb[]) AS w (id, type, key, state, event, at, shard, position, positions)),
+epoch AS (INSERT INTO projection_epoch SELECT WHERE NOT EXISTS (SELECT FROM projection_epoch) ON CONFLICT DO NOTHING),
+log AS (
+    INSERT INTO projection_changes (projection_type, keys) SELECT type, array_agg(key) FROM w GROUP BY type
+    ON CONFLICT (projection_type, changed_by) DO UPDATE SET keys = projection_changes.keys || EXCLUDED.keys)
+INSERT INTO projections (projection_id, projection_type, aggregate_id, state, last_event_id,
        last_event_timestamp, updated_at, shard, position, positions, changed_by)
-SELECT w.id, w.type, w.key, w.state, w.event, w.at, now(), w.shard, w.position, w.positions, pg_current_xact_id()
-  FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::uuid[], $6::timestamptz[], $7::smallint[],
-              $8::bigint[], $9::jsonb[]) AS w (id, type, key, state, event, at, shard, position, positions)
+SELECT w.id, w.type, w.key, w.state, w.event, w.at, now(), w.shard, w.position, w.positions, pg_current_xact_id() FROM w
 ON CONFLICT (projection_type, aggregate_id) DO UPDATE SET
        state = EXCLUDED.state, last_event_id = EXCLUDED.last_event_id,
        last_event_timestamp = EXCLUDED.last_event_timestamp, updated_at = EXCLUDED.updated_at,
@@ -173,7 +180,40 @@ pub async fn swap(connection: &mut PgConnection, projection_type: &str) -> Resul
     .bind(projection_type)
     .execute(&mut *connection)
     .await?;
+    // Too many to name: streams look at the rows.
+    sqlx::query(
+        "INSERT INTO projection_changes (projection_type, keys) VALUES ($1, NULL)
+         ON CONFLICT (projection_type, changed_by) DO UPDATE SET keys = NULL",
+    )
+    .bind(projection_type)
+    .execute(&mut *connection)
+    .await?;
     clear(connection, Target::Beside, projection_type).await
+}
+
+/// Forgets of the log of changes what is older, and begins an epoch where a crash of PostgreSQL ended the last one.
+/// Streams that are further behind look at the rows.
+pub async fn forget_changes(connection: &mut PgConnection, seconds: i64) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO projection_epoch SELECT WHERE NOT EXISTS (SELECT FROM projection_epoch) ON CONFLICT DO NOTHING",
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
+        "WITH ends AS MATERIALIZED (
+           SELECT DISTINCT ON (projection_type) projection_type, changed_by FROM projection_changes
+            WHERE changed_at < now() - $1 * interval '1 second' ORDER BY projection_type, changed_by DESC),
+         old AS (
+           DELETE FROM projection_changes c USING ends e
+            WHERE c.projection_type = e.projection_type AND c.changed_by < e.changed_by
+              AND c.changed_at < now() - $1 * interval '1 second')
+         UPDATE projection_changes c SET keys = NULL FROM ends e
+          WHERE c.projection_type = e.projection_type AND c.changed_by = e.changed_by AND c.keys IS NOT NULL",
+    )
+    .bind(seconds)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Deletes rows that nothing has updated for the projection's retention, at most `limit`. Returns how many.

@@ -12,7 +12,12 @@ use crate::query_service::{Service, append, refusal, states};
 async fn a_projection_has_exactly_the_fields_of_the_contract() {
     let service = Service::start().await;
     service.project("sensor_state", "device-001", json!({"value": 72.5, "unit": "fahrenheit"})).await;
-    let id: Uuid = sqlx::query_scalar("SELECT projection_id FROM projections").fetch_one(&service.pool).await.unwrap();
+    let id: Uuid = sqlx::query_scalar(
+        "UPDATE projections SET last_event_id = projection_id, updated_at = '2026-01-02T03:04:06Z' RETURNING projection_id",
+    )
+    .fetch_one(&service.pool)
+    .await
+    .unwrap();
     let url = format!("{}/api/v1/projections/sensor_state", service.url);
     let row = format!(
         r#"{{"projection_id":"{id}","projection_type":"sensor_state","aggregate_id":"device-001","state":{{"unit": "fahrenheit", "value": 72.5}},"last_event_id":"{id}","last_event_timestamp":"2026-01-02T03:04:05.678901Z","updated_at":"2026-01-02T03:04:06Z"}}"#
@@ -195,7 +200,7 @@ async fn a_reader_of_its_own_write_waits_until_the_projection_has_passed_it() {
     let handler = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let mut transaction = pool.begin().await.unwrap();
-        crate::query_service::project(&mut *transaction, "t", "k", &json!({"mine": true})).await;
+        crate::query_service::project(&mut transaction, "t", "k", &json!({"mine": true})).await;
         let moved = "UPDATE bus_cursor SET position = $1 WHERE shard = $2";
         sqlx::query(moved).bind(position).bind(shard).execute(&mut *transaction).await.unwrap();
         transaction.commit().await.unwrap();

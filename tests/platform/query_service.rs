@@ -8,15 +8,18 @@ use cornjacket::cli::event::sse::{Decoder, Frame};
 use cornjacket::database;
 use cornjacket::lifecycle::{Lifecycle, Stage};
 use cornjacket::operate::Readiness;
+use cornjacket::projection::store::{self, Target};
+use cornjacket::projection::{Program, Row, Subject};
 use cornjacket::query::{self, Limits, Sources};
 use cornjacket::registry::Catalog;
+use crds::registration;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use reqwest::Client;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use sqlx::{PgConnection, PgPool};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -66,7 +69,7 @@ impl Service {
 
     /// Writes a row as the handler does, in a transaction of its own.
     pub async fn project(&self, projection_type: &str, aggregate_id: &str, state: Value) {
-        project(&self.pool, projection_type, aggregate_id, &state).await;
+        project(&mut self.pool.acquire().await.unwrap(), projection_type, aggregate_id, &state).await;
     }
 
     pub async fn stream(&self, path: &str, last_event_id: Option<&str>) -> Stream {
@@ -92,26 +95,36 @@ async fn migrate(database: &Database, pool: &PgPool) {
     sqlx::query(partition).execute(pool).await.unwrap();
 }
 
-pub async fn project<'c, E: sqlx::PgExecutor<'c>>(
-    executor: E,
-    projection_type: &str,
-    aggregate_id: &str,
-    state: &Value,
-) {
-    sqlx::query(
-        "INSERT INTO projections (projection_id, projection_type, aggregate_id, state, last_event_id,
-                                  last_event_timestamp, updated_at, shard, position)
-         VALUES ($1, $2, $3, $4, $1, '2026-01-02T03:04:05.678901Z', '2026-01-02T03:04:06Z', 0, 1)
-         ON CONFLICT (projection_type, aggregate_id)
-         DO UPDATE SET state = excluded.state, changed_by = pg_current_xact_id()",
-    )
-    .bind(Uuid::now_v7())
-    .bind(projection_type)
-    .bind(aggregate_id)
-    .bind(state)
-    .execute(executor)
-    .await
-    .unwrap();
+/// Writes a row as the handler does.
+pub async fn project(connection: &mut PgConnection, projection_type: &str, aggregate_id: &str, state: &Value) {
+    let program = Arc::new(Program::compile(&latest(projection_type)).unwrap());
+    let subject = Subject { projection_type: projection_type.to_owned(), program, applied_through: vec![0; 64] };
+    let row = Row {
+        state: state.clone(),
+        last_event_id: Uuid::now_v7(),
+        last_event_timestamp: "2026-01-02T03:04:05.678901Z".parse().unwrap(),
+        shard: 0,
+        position: 1,
+        positions: None,
+    };
+    let key = (0, aggregate_id.to_owned());
+    store::write(connection, Target::Live, &[subject], &[(&key, &row)]).await.unwrap();
+}
+
+fn latest(projection_type: &str) -> registration::Projection {
+    registration::Projection {
+        projection_type: projection_type.to_owned(),
+        source: registration::Source { event_types: vec!["t".to_owned()], prefixes: vec![] },
+        filter: None,
+        key: None,
+        fold: registration::Fold::Latest,
+        start_from: registration::StartFrom::Earliest,
+        on_error: registration::OnError::DeadLetter,
+        rebuild: registration::Rebuild::BlueGreen,
+        retention_seconds: None,
+        indexes: vec![],
+        reads_event_store: false,
+    }
 }
 
 /// Appends an event as a relay does: numbered in its shard, the head moved in the same transaction.

@@ -2,8 +2,9 @@
 //!
 //! In: a selection and where to begin. Out: rows, each with an id that stands for everything delivered up to it (see
 //! [`snapshot`]): a client that comes back with it gets what is new since, no row twice and none left out. Rows
-//! come in the order of the transactions that wrote them. A restart of PostgreSQL is waited out. Deletions are not
-//! told.
+//! come in the order of the transactions that wrote them; all rows of a snapshot, and what is new after minutes away,
+//! in the order of their keys. A restart of PostgreSQL is waited out; after a crash of it streams start over, since
+//! the last commits may be lost. Deletions are not told.
 
 mod snapshot;
 mod store;
@@ -18,8 +19,8 @@ use tracing::{info, warn};
 
 use super::store::{Projection, Selection};
 use super::{Query, QueryError, cursor, failure};
-use snapshot::Seen;
-use store::Due;
+use snapshot::{Scan, Seen, Snapshot};
+use store::{Changes, Page};
 
 /// Rows in a page.
 const PAGE: i64 = 500;
@@ -59,7 +60,17 @@ struct Token {
     #[serde(rename = "d")]
     identity: String,
     #[serde(flatten)]
+    place: Place,
+}
+
+/// How far a stream has come.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Place {
+    #[serde(flatten)]
     seen: Seen,
+    /// The pass over all rows that is under way; what it delivered is not in `seen` yet.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    scan: Option<Scan>,
 }
 
 /// A stream that is open. Counts against the bound on streams until it is dropped.
@@ -67,8 +78,11 @@ pub struct ProjectionStream {
     query: Query,
     selection: Selection,
     scope: String,
-    identity: String,
-    seen: Seen,
+    /// Of which database `place` is; `None`: not known yet.
+    identity: Option<String>,
+    place: Place,
+    /// It begins with the next change.
+    skip: bool,
     pending: VecDeque<Item>,
     /// The last page was full: the next is read at once.
     more: bool,
@@ -90,40 +104,31 @@ impl ProjectionStream {
             Start::Behind(id) => Some(cursor::decode(&scope, id).map_err(|_| QueryError::BadEventId(id.clone()))?),
             _ => None,
         };
-        let server = store::server(query.projections()).await?;
-        if server.standby {
+        if store::is_standby(query.projections()).await? {
             return Err(QueryError::Standby);
         }
         let news = query.projection_news(&selection.projection_type);
+        let (identity, place) = token.map_or((None, Place::default()), |token| (Some(token.identity), token.place));
         let mut stream = Self {
             query,
             selection,
             scope,
-            identity: server.identity,
-            seen: Seen::default(),
+            identity,
+            place,
+            skip: start == Start::Now,
             pending: VecDeque::new(),
             more: true,
             failing: false,
             news,
             _permit: permit,
         };
-        match token {
-            Some(token) if token.identity == stream.identity => stream.seen = token.seen,
-            Some(_) => stream.pending.push_back(Item::Reset),
-            None if start == Start::Now => stream.skip_to_now().await?,
-            None => {}
+        if stream.skip {
+            let none = Scan { until: Seen::default(), after: String::new() };
+            let page = store::scan(stream.query.projections(), &stream.selection, &Seen::default(), &none, 0).await?;
+            stream.more = false;
+            stream.recognize(page.identity, &page.now);
         }
         Ok(stream)
-    }
-
-    async fn skip_to_now(&mut self) -> Result<(), QueryError> {
-        let due = store::due(self.query.projections(), &self.selection, &self.seen, 0).await?;
-        if let Some(highest) = due.highest {
-            self.seen = self.seen.advance(&due.now, highest, None);
-        }
-        self.more = false;
-        self.pending.push_back(Item::Position(self.id(&self.seen)));
-        Ok(())
     }
 
     /// The next item; `None` when the service stops.
@@ -148,13 +153,11 @@ impl ProjectionStream {
                 () = sleep(POLL) => {}
             }
         }
-        let page = store::due(self.query.projections(), &self.selection, &self.seen, PAGE);
-        match timeout(READ, page).await {
-            Ok(Ok(due)) => {
+        match timeout(READ, self.page()).await {
+            Ok(Ok(())) => {
                 if std::mem::take(&mut self.failing) {
                     info!(projection_type = self.selection.projection_type, "stream resumed");
                 }
-                self.take(due);
             }
             failed => {
                 if !std::mem::replace(&mut self.failing, true) {
@@ -166,30 +169,88 @@ impl ProjectionStream {
         }
     }
 
-    /// Takes over a page: every row gets the id that includes it.
-    fn take(&mut self, due: Due) {
-        if self.seen.through > due.now.xmax {
-            self.seen = Seen::default();
-            self.more = true;
-            self.pending.push_back(Item::Reset);
-            return;
+    async fn page(&mut self) -> sqlx::Result<()> {
+        let (pool, seen) = (self.query.projections(), &self.place.seen);
+        if let Some(scan) = &self.place.scan {
+            let page = store::scan(pool, &self.selection, seen, scan, PAGE).await?;
+            if self.recognize(page.identity, &page.now) {
+                self.take_rows(page.rows);
+            }
+        } else {
+            let Page { identity, now, rows } = store::changes(pool, &self.selection, seen, PAGE).await?;
+            if self.recognize(identity, &now) {
+                self.take_changes(rows, &now);
+            }
         }
-        self.more = due.rows.len() >= usize::try_from(PAGE).unwrap_or(usize::MAX);
-        let next: Vec<_> = due.rows.iter().skip(1).map(|(xid, _)| *xid).collect();
-        for (i, (xid, row)) in due.rows.into_iter().enumerate() {
-            let unfinished = next.get(i).map_or(self.more, |n| *n == xid);
-            self.seen = self.seen.advance(&due.now, xid, unfinished.then_some(row.aggregate_id.as_str()));
-            let id = self.id(&self.seen);
-            self.pending.push_back(Item::Projection(Box::new(row), id));
-        }
-        if let Some(highest) = due.highest
-            && !self.more
-        {
-            self.seen = self.seen.advance(&due.now, highest, None);
+        Ok(())
+    }
+
+    /// Whether a page is of the database that the stream's place is of.
+    fn recognize(&mut self, found: Option<String>, now: &Snapshot) -> bool {
+        self.more &= found.is_some();
+        let Some(found) = found else { return false };
+        match &self.identity {
+            Some(known) if *known == found => true,
+            Some(_) => {
+                self.identity = Some(found);
+                self.place = Place::default();
+                self.pending.push_back(Item::Reset);
+                self.more = true;
+                false
+            }
+            None => {
+                self.identity = Some(found);
+                if self.skip {
+                    self.place.seen = now.seen();
+                    self.pending.push_back(Item::Position(self.id()));
+                }
+                !self.skip
+            }
         }
     }
 
-    fn id(&self, seen: &Seen) -> String {
-        cursor::encode(&self.scope, &Token { identity: self.identity.clone(), seen: seen.clone() })
+    /// Takes over a page of the log: every row gets the id that includes it.
+    fn take_changes(&mut self, changes: Changes, now: &Snapshot) {
+        if self.place.seen.predates(changes.forgotten, now) {
+            self.place.scan = Some(Scan { until: now.seen(), after: String::new() });
+            self.more = true;
+            return;
+        }
+        let next: Vec<_> = changes.due.iter().skip(1).map(|(xid, _)| *xid).collect();
+        for (i, (xid, row)) in changes.due.into_iter().enumerate() {
+            let unfinished = next.get(i) == Some(&xid);
+            self.place.seen = self.place.seen.advance(now, xid, unfinished.then_some(row.aggregate_id.as_str()));
+            self.push(row);
+        }
+        self.more = changes.to.is_some();
+        self.place.seen = changes.to.map_or_else(|| now.seen(), |to| self.place.seen.advance(now, to, None));
+    }
+
+    /// Takes over a page of a scan.
+    fn take_rows(&mut self, rows: Vec<(String, Option<Projection>)>) {
+        let end = rows.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
+        for (key, row) in rows {
+            if let Some(scan) = &mut self.place.scan {
+                scan.after = key;
+            }
+            if let Some(row) = row {
+                self.push(row);
+            }
+        }
+        if end && let Some(scan) = self.place.scan.take() {
+            self.place.seen = scan.until;
+        }
+        self.more = true;
+    }
+
+    fn push(&mut self, row: Projection) {
+        let id = self.id();
+        self.pending.push_back(Item::Projection(Box::new(row), id));
+    }
+
+    /// What stands for the stream's place.
+    fn id(&self) -> String {
+        let identity = self.identity.clone().unwrap_or_default();
+        cursor::encode(&self.scope, &Token { identity, place: self.place.clone() })
     }
 }

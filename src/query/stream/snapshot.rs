@@ -5,8 +5,8 @@
 //! count as seen, except those named as open (they had not committed when their neighbours were read) and those of
 //! which only the rows up to a key were delivered. A row is due exactly when its transaction is not in the set.
 //!
-//! The set never claims a number above the highest one found on a visible row. Numbers beyond that may be given out
-//! again after a crash of PostgreSQL; numbers below a committed row's never are.
+//! Which rows a transaction wrote is in a log that is kept for some minutes. A reader who was away for longer
+//! [`Scan`]s the rows instead, in the order of their keys, for those that are due.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,13 @@ impl Snapshot {
         let in_progress =
             running.split(',').filter(|x| !x.is_empty()).map(|x| x.parse().ok()).collect::<Option<_>>()?;
         Some(Self { xmax, in_progress })
+    }
+}
+
+impl Snapshot {
+    /// All transactions that were visible.
+    pub fn seen(&self) -> Seen {
+        Seen { through: self.xmax, open: self.in_progress.clone(), partial: Vec::new() }
     }
 }
 
@@ -61,10 +68,31 @@ impl Seen {
         partial.extend(key.map(|key| (to, key.to_owned())));
         Self { through: self.through.max(to + 1), open, partial }
     }
+
+    /// Whether the log no longer tells what is due: transactions up to `forgotten` may be missing in it. Those still
+    /// running `now` are not: they have not written to it yet.
+    pub fn predates(&self, forgotten: Option<Xid>, now: &Snapshot) -> bool {
+        forgotten.is_some_and(|forgotten| {
+            self.through <= forgotten
+                || self.partial.iter().any(|(x, _)| *x <= forgotten)
+                || self.open.iter().any(|x| *x <= forgotten && !now.in_progress.contains(x))
+        })
+    }
+}
+
+/// A pass over all rows of a projection, in the order of their keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scan {
+    /// What could be seen when it began. Rows written later are left to the log.
+    pub until: Seen,
+    /// The last key looked at; empty at the beginning.
+    pub after: String,
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -104,26 +132,32 @@ mod tests {
         Begin(Vec<u8>),
         /// Commit the n-th of those that run.
         Commit(usize),
-        /// Read a page of at most n rows, of which the reader acknowledges m before it breaks off.
+        /// Read a page of about n rows, of which the reader acknowledges m before it breaks off.
         Read(usize, usize),
+        /// Forget all of the log but its last n entries.
+        Forget(usize),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
             proptest::collection::vec(0u8..8, 1..5).prop_map(Step::Begin),
             (0usize..6).prop_map(Step::Commit),
-            (1usize..4, 0usize..4).prop_map(|(page, taken)| Step::Read(page, taken)),
+            (1usize..4, 0usize..6).prop_map(|(page, taken)| Step::Read(page, taken)),
+            (0usize..4).prop_map(Step::Forget),
         ];
         proptest::collection::vec(step, 1..80)
     }
 
-    /// A table of rows with the transaction that last wrote each, as PostgreSQL would keep it.
+    /// A table of rows with the transaction that last wrote each, and the log, as PostgreSQL would keep them.
     #[derive(Default)]
     struct Model {
         next: Xid,
         running: Vec<(Xid, Vec<u8>)>,
-        rows: std::collections::BTreeMap<String, Xid>,
+        rows: BTreeMap<String, Xid>,
+        log: BTreeMap<Xid, Vec<String>>,
+        forgotten: Option<Xid>,
         seen: Seen,
+        scan: Option<Scan>,
         had: Vec<(String, Xid)>,
     }
 
@@ -134,38 +168,81 @@ mod tests {
             }
             let (xid, keys) = self.running.remove(n % self.running.len());
             // Row locks: a key that a running transaction writes is written by no other.
-            for key in keys {
+            for key in &keys {
                 self.rows.insert(key.to_string(), xid);
             }
+            self.log.insert(xid, keys.iter().map(u8::to_string).collect());
         }
 
         fn begin(&mut self, mut keys: Vec<u8>) {
+            keys.sort_unstable();
+            keys.dedup();
             keys.retain(|k| self.running.iter().all(|(_, held)| !held.contains(k)));
             self.running.push((self.next, keys));
             self.next += 1;
         }
 
+        /// Drops all of the log but its last entries.
+        fn forget(&mut self, kept: usize) {
+            for _ in kept..self.log.len() {
+                let (xid, _) = self.log.pop_first().expect("counted");
+                self.forgotten = self.forgotten.max(Some(xid));
+            }
+        }
+
+        fn now(&self) -> Snapshot {
+            Snapshot { xmax: self.next, in_progress: self.running.iter().map(|r| r.0).collect() }
+        }
+
         fn read(&mut self, page: usize, taken: usize) {
-            let now = Snapshot { xmax: self.next, in_progress: self.running.iter().map(|r| r.0).collect() };
-            let mut due: Vec<(Xid, String)> = self
-                .rows
-                .iter()
-                .filter(|(key, xid)| !self.seen.contains(**xid, key))
-                .map(|(key, xid)| (*xid, key.clone()))
-                .collect();
-            due.sort();
-            let complete = due.len() < page;
-            due.truncate(page);
+            let now = self.now();
+            match self.scan.clone() {
+                Some(scan) => self.read_rows(scan, page, taken),
+                None if self.seen.predates(self.forgotten, &now) => {
+                    self.scan = Some(Scan { until: now.seen(), after: String::new() });
+                }
+                None => self.read_log(&now, page, taken),
+            }
+        }
+
+        fn read_log(&mut self, now: &Snapshot, page: usize, taken: usize) {
+            let (mut due, mut last): (Vec<(Xid, String)>, _) = (Vec::new(), None);
+            for (xid, keys) in &self.log {
+                let newest = keys.iter().filter(|key| self.rows[*key] == *xid && !self.seen.contains(*xid, key));
+                if due.len() >= page {
+                    break;
+                }
+                due.extend(newest.map(|key| (*xid, key.clone())));
+                last = Some(*xid);
+            }
+            let complete = last == self.log.last_key_value().map(|(xid, _)| *xid);
             for (i, (xid, key)) in due.iter().enumerate().take(taken) {
-                let more = due.get(i + 1).map_or(!complete, |next| next.0 == *xid);
-                self.seen = self.seen.advance(&now, *xid, more.then_some(key));
+                let more = due.get(i + 1).is_some_and(|next| next.0 == *xid);
+                self.seen = self.seen.advance(now, *xid, more.then_some(key));
                 self.had.push((key.clone(), *xid));
             }
-            if complete
-                && taken >= due.len()
-                && let Some(highest) = self.rows.values().max()
-            {
-                self.seen = self.seen.advance(&now, *highest, None);
+            if taken >= due.len() {
+                self.seen = match last {
+                    Some(last) if !complete => self.seen.advance(now, last, None),
+                    _ => now.seen(),
+                };
+            }
+        }
+
+        fn read_rows(&mut self, mut scan: Scan, page: usize, taken: usize) {
+            let rows: Vec<_> =
+                self.rows.iter().filter(|row| *row.0 > scan.after).take(page).map(|(k, x)| (k.clone(), *x)).collect();
+            for (key, xid) in rows.iter().take(taken) {
+                if !self.seen.contains(*xid, key) && scan.until.contains(*xid, key) {
+                    self.had.push((key.clone(), *xid));
+                }
+                scan.after.clone_from(key);
+            }
+            if rows.len() < page && taken >= rows.len() {
+                self.seen = scan.until;
+                self.scan = None;
+            } else {
+                self.scan = Some(scan);
             }
         }
     }
@@ -179,13 +256,14 @@ mod tests {
                     Step::Begin(keys) => model.begin(keys),
                     Step::Commit(n) => model.commit(n),
                     Step::Read(page, taken) => model.read(page, taken),
+                    Step::Forget(kept) => model.forget(kept),
                 }
             }
             while !model.running.is_empty() {
                 model.commit(0);
             }
             for _ in 0..100 {
-                model.read(2, 2);
+                model.read(2, 10);
             }
             let mut once = model.had.clone();
             once.sort();
