@@ -25,6 +25,8 @@ pub const EVENT_STORE: &str = "cornjacket_event_store";
 
 /// At most one NOTIFY per channel in this time.
 const COALESCE: Duration = Duration::from_millis(5);
+/// When what could not be told is told again.
+const TELL_AGAIN: Duration = Duration::from_millis(100);
 
 /// A set of shards that fills on one side and is taken on the other. Cheap to clone.
 #[derive(Clone, Default)]
@@ -73,7 +75,8 @@ impl Wake {
     }
 }
 
-/// Tells other processes of what [`Wake::add`] was given, until stopped. A failure is logged once per outage.
+/// Tells other processes of what [`Wake::add`] was given, until stopped. What could not be told is told again: after a
+/// restart of the database the first use of each connection fails. A failure is logged once per outage.
 pub async fn tell(wake: Wake, channel: &'static str, instance: Uuid, pool: PgPool, stop: CancellationToken) {
     let mut failing = false;
     loop {
@@ -88,14 +91,21 @@ pub async fn tell(wake: Wake, channel: &'static str, instance: Uuid, pool: PgPoo
         let payload = format!("{instance} {shards:x}");
         let sent = sqlx::query("SELECT pg_notify($1, $2)").bind(channel).bind(payload).execute(&pool);
         match timeout(Duration::from_secs(5), sent).await {
-            Ok(Ok(_)) => failing = false,
-            failed if !failing => {
-                failing = true;
-                warn!(channel, cause = ?failed, "cannot notify other processes: they find events by polling");
+            Ok(Ok(_)) => {
+                failing = false;
+                sleep(COALESCE).await;
             }
-            _ => {}
+            failed => {
+                if !std::mem::replace(&mut failing, true) {
+                    warn!(channel, cause = ?failed, "cannot notify other processes: until it works they find events by polling");
+                }
+                wake.inner.untold.fetch_or(shards, Ordering::SeqCst);
+                wake.inner.teller.notify_one();
+                if stop.run_until_cancelled(sleep(TELL_AGAIN)).await.is_none() {
+                    return;
+                }
+            }
         }
-        sleep(COALESCE).await;
     }
 }
 

@@ -16,6 +16,8 @@ pub const CHANNEL: &str = "cornjacket_projection";
 
 /// At most one NOTIFY in this time.
 const COALESCE: Duration = Duration::from_millis(10);
+/// When what could not be told is told again: after a restart of the database the first use of each connection fails.
+const TELL_AGAIN: Duration = Duration::from_millis(100);
 /// Longer payloads are sent as "any": NOTIFY takes 8000 bytes.
 const MAX_PAYLOAD: usize = 7000;
 
@@ -39,25 +41,33 @@ impl Changed {
         std::mem::take(&mut self.inner.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Tells until stopped. What cannot be told is found by polling.
+    /// Tells until stopped. What cannot be told yet is told later, and found by polling meanwhile.
     pub async fn tell(self, pool: PgPool, stop: CancellationToken) -> Result<(), Infallible> {
         loop {
             tokio::select! {
                 () = self.inner.1.notified() => {}
                 () = stop.cancelled() => return Ok(()),
             }
-            let mut payload = self.take().into_iter().collect::<Vec<_>>().join(" ");
-            if payload.is_empty() {
+            let types = self.take();
+            if types.is_empty() {
                 continue;
             }
+            let mut payload = types.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
             if payload.len() > MAX_PAYLOAD {
                 payload.clear();
             }
             let sent = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload).execute(&pool);
-            if let Ok(Err(error)) = timeout(Duration::from_secs(5), sent).await {
-                debug!(%error, "cannot notify of changed projections");
-            }
-            sleep(COALESCE).await;
+            let pause = match timeout(Duration::from_secs(5), sent).await {
+                Ok(Ok(_)) => COALESCE,
+                failed => {
+                    debug!(cause = ?failed, "cannot notify of changed projections");
+                    for projection_type in &types {
+                        self.add(projection_type);
+                    }
+                    TELL_AGAIN
+                }
+            };
+            sleep(pause).await;
         }
     }
 }
