@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use reqwest::Client;
 use serde_json::json;
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::verify::Counts;
@@ -17,8 +16,25 @@ use crate::harness::{eventually, http};
 const CLIENTS: usize = 8;
 /// Each aggregate belongs to one client, which posts its next event only after the last was accepted.
 const AGGREGATES: usize = 12;
-/// Pace of one client: together about 400 events/s.
-const PACE: Duration = Duration::from_millis(20);
+
+/// How quickly the clients post.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Together about 400 events/s.
+    Steady,
+    /// As quickly as they are answered.
+    FlatOut,
+}
+
+impl Pace {
+    /// The least time from one event of a client to its next.
+    fn interval(self) -> Duration {
+        match self {
+            Self::Steady => Duration::from_millis(20),
+            Self::FlatOut => Duration::ZERO,
+        }
+    }
+}
 
 /// What the clients were told.
 #[derive(Default)]
@@ -40,13 +56,14 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn start(url: &str) -> Self {
+    pub fn start(url: &str, pace: Pace) -> Self {
         let (stop, accepted, outcome) = (CancellationToken::new(), Arc::<AtomicI64>::default(), Arc::default());
         let clients = (0..CLIENTS)
             .map(|number| {
                 let client = Poster {
                     number,
                     url: url.to_owned(),
+                    pace,
                     http: http::client(),
                     accepted: Arc::clone(&accepted),
                     outcome: Arc::clone(&outcome),
@@ -79,14 +96,6 @@ impl Load {
         .await;
     }
 
-    /// Events accepted per second, measured over `window`.
-    pub async fn rate(&self, window: Duration) -> f64 {
-        let (before, start) = (self.accepted(), Instant::now());
-        tokio::time::sleep(window).await;
-        let events = u32::try_from(self.accepted() - before).expect("a small number");
-        f64::from(events) / start.elapsed().as_secs_f64()
-    }
-
     /// Lets every client finish the event it is at.
     pub async fn finish(self) -> Outcome {
         self.stop.cancel();
@@ -100,6 +109,7 @@ impl Load {
 struct Poster {
     number: usize,
     url: String,
+    pace: Pace,
     http: Client,
     accepted: Arc<AtomicI64>,
     outcome: Arc<Mutex<Outcome>>,
@@ -107,13 +117,13 @@ struct Poster {
 
 impl Poster {
     async fn run(self, stop: CancellationToken) {
-        let mut pace = tokio::time::interval(PACE);
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next = Instant::now();
         for turn in 0.. {
             if stop.is_cancelled() {
                 return;
             }
-            pace.tick().await;
+            tokio::time::sleep_until(next.into()).await;
+            next = Instant::now() + self.pace.interval();
             let aggregate = format!("device-{}-{}", self.number, turn % AGGREGATES);
             self.post(&aggregate, turn / AGGREGATES + 1).await;
         }

@@ -5,18 +5,21 @@
 
 mod broker;
 mod freeze;
+mod joins;
 mod kill;
 mod load;
+mod measure;
 mod postgres;
 mod table;
 mod up;
 mod verify;
+mod wake;
 
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::harness::{Bus, Database, OwnKafka, Platform, Process};
 
-use load::Load;
+use load::{Load, Pace};
 use verify::verify;
 
 /// The right to run, and the broker of these tests.
@@ -65,13 +68,16 @@ struct Running {
 }
 
 impl Running {
-    /// Starts one process a role, then the clients, and waits until events reach the projections.
     async fn start(name: &str, database: Database, bus: Bus) -> Self {
-        let platform = Platform::new(name, database, bus);
+        Self::of(Platform::new(name, database, bus), Pace::Steady).await
+    }
+
+    /// Starts one process a role, then the clients, and waits until events reach the projections.
+    async fn of(platform: Platform, pace: Pace) -> Self {
         let controllers = platform.controllers().ready().await;
         let (ingest, relay, handle) =
             tokio::join!(platform.ingest().ready(), platform.relay("").ready(), platform.handle("").ready());
-        let load = Load::start(&ingest.url("/api/v1/events"));
+        let load = Load::start(&ingest.url("/api/v1/events"), pace);
         let running = Self { platform, ingest, relay, handle, _controllers: controllers, load };
         running.load.more(50).await;
         let pool = running.platform.database().pool().await;

@@ -48,6 +48,11 @@ async fn offsets_are_away_for_five_seconds_on_kafka() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_event_store_is_away_for_five_seconds() {
+async fn the_event_store_is_away_for_five_seconds_on_the_embedded_bus() {
     a_table_is_away_for_five_seconds(Kind::Embedded, "event_store").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_event_store_is_away_for_five_seconds_on_kafka() {
+    a_table_is_away_for_five_seconds(Kind::Kafka, "event_store").await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tempfile::TempDir;
 
-use super::load::Load;
+use super::load::{Load, Pace};
 use super::{turn, verify};
 use crate::harness::{Launch, eventually, free_port, sensor_resources};
 
@@ -31,7 +31,7 @@ async fn up_is_killed_under_load_and_started_again() {
     let resources = sensor_resources("up");
     let launch = launch(&data, &resources);
     let mut up = launch.clone().ready().await;
-    let load = Load::start(&up.url("/api/v1/events"));
+    let load = Load::start(&up.url("/api/v1/events"), Pace::Steady);
     for _ in 0..3 {
         load.more(200).await;
         up.kill9();

@@ -1,5 +1,6 @@
 //! A whole platform of separate processes on one database, with resources of the test's own.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub struct Platform {
     resources: Arc<TempDir>,
     /// Begins the names of its topics.
     prefix: String,
+    /// Of every role.
+    environment: BTreeMap<String, String>,
 }
 
 /// One event type, and projections that show every loss, repetition and change of order.
@@ -84,13 +87,22 @@ impl Platform {
     pub fn new(name: &str, database: Database, bus: Bus) -> Self {
         let prefix = topic_prefix();
         let resources = Arc::new(sensor_resources(&prefix));
-        Self { name: name.to_owned(), database, bus, resources, prefix }
+        Self { name: name.to_owned(), database, bus, resources, prefix, environment: BTreeMap::new() }
     }
 
     /// The same platform on another bus.
     pub fn on(&self, bus: Bus) -> Self {
         let (name, database) = (format!("{}-other", self.name), self.database.clone());
-        Self { name, database, bus, resources: Arc::clone(&self.resources), prefix: self.prefix.clone() }
+        let (resources, prefix, environment) =
+            (Arc::clone(&self.resources), self.prefix.clone(), self.environment.clone());
+        Self { name, database, bus, resources, prefix, environment }
+    }
+
+    /// Polls come too seldom to help anybody: whatever gets through in less than a minute was woken.
+    #[must_use]
+    pub fn polling_once_a_minute(mut self) -> Self {
+        self.environment.insert("CORNJACKET_POLL_SECONDS".to_owned(), "60".to_owned());
+        self
     }
 
     /// The directory of manifests, for tests that change them.
@@ -113,6 +125,7 @@ impl Platform {
             .env("INGESTION_DATABASE_URL", &self.database.url)
             .env("EVENTHANDLER_DATABASE_URL", &self.database.url)
             .env("QUERY_DATABASE_URL", &self.database.url);
+        launch.environment.extend(self.environment.clone());
         launch.arguments.insert(0, role.to_owned());
         launch.arguments.extend(["--bind".to_owned(), "127.0.0.1".to_owned(), "--port".to_owned(), port.to_string()]);
         match &self.bus {
