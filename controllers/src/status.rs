@@ -3,6 +3,8 @@
 //! `Ready` is true only when every live instance of the roles concerned acknowledged the very hash that is
 //! registered, and everything else that the resource depends on is there.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use crds::condition::{self, ConditionType, Finding, Status};
 use crds::reason::Reason;
@@ -41,6 +43,19 @@ pub struct Progress {
     /// `live`, `catching_up` or `halted`.
     pub status: String,
     pub message: Option<String>,
+    /// Events accepted before this were gone when the rows were made.
+    pub history_from: Option<DateTime<Utc>>,
+    /// What became of the index on a field of the state.
+    pub indexes: BTreeMap<String, Index>,
+}
+
+/// An index that a projection asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Index {
+    Building,
+    Built,
+    /// With what the database said.
+    Failed(String),
 }
 
 /// A row of `resource_status`.
@@ -109,7 +124,7 @@ fn of_kind(facts: &Facts<'_>) -> Vec<Finding> {
         (Kind::Topic, Some(Compiled::Topic(spec))) => {
             topic::status::findings(spec, facts.resolution.manages, facts.bus)
         }
-        (Kind::Projection, _) => projection::status::findings(facts.progress),
+        (Kind::Projection, _) => projection::status::findings(facts.spec, facts.progress),
         _ => Vec::new(),
     }
 }
@@ -144,6 +159,9 @@ fn summary(facts: &Facts<'_>, dependencies: &[Finding]) -> Vec<Finding> {
                 let stalled = finding.status == Status::False && is_terminal(finding.reason);
                 return three(Status::False, !stalled, stalled, finding.reason, &finding.message);
             }
+            if let Some(truncated) = dependencies.iter().find(|finding| finding.reason == Reason::HistoryTruncated) {
+                return three(Status::True, false, false, truncated.reason, &truncated.message);
+            }
             let message = dependencies.last().map(|propagated| propagated.message.as_str()).unwrap_or_default();
             three(Status::True, false, false, Reason::Available, message)
         }
@@ -159,11 +177,12 @@ fn three(ready: Status, reconciling: bool, stalled: bool, reason: Reason, messag
 }
 
 /// `CaughtUp` says how far rows are, `Drifted` and `Conflict` what somebody should look at: none keeps a resource from
-/// being ready, except a projection that stopped.
+/// being ready, except a projection that stopped. `ApprovalRequired` does while something waits.
 fn satisfied(finding: &Finding) -> bool {
     match finding.condition {
         ConditionType::CaughtUp => finding.reason != Reason::Halted,
         ConditionType::Drifted | ConditionType::Conflict => true,
+        ConditionType::ApprovalRequired => finding.status == Status::False,
         _ => finding.status == Status::True,
     }
 }

@@ -200,7 +200,7 @@ mod tests {
         let stalled = Finding::new(ConditionType::Stalled, true, Reason::InvalidSchema, "version 2");
         let list = merge(&[], &[ready(Status::False, Reason::InvalidSchema, ""), stalled], 1, at(1));
         assert!(is_true(&list, ConditionType::Stalled));
-        let over = Finding::new(ConditionType::Stalled, false, Reason::Settled, "");
+        let over = Finding::new(ConditionType::Stalled, false, Reason::Available, "");
         let list = merge(&list, &[over], 2, at(2));
         assert!(find(&list, ConditionType::Stalled).is_none());
         assert!(find(&list, ConditionType::Ready).is_some(), "what is not named is kept");

@@ -88,7 +88,7 @@ pub struct ProjectionSpec {
     /// The events are rows of a table of its own, with typed columns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_series: Option<TimeSeries>,
-    /// Fields of the state that queries filter by, each with an index.
+    /// Fields of the state that queries filter by, each with an index. An index speeds such filters up; it makes updates of the rows of every projection in the database dearer, so declare those that are needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["field".into()]))]

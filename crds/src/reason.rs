@@ -1,29 +1,36 @@
-//! Why a condition is as it is: the closed list of reasons, each with what it means.
+//! Why a condition is as it is: the closed list of reasons, each with what it means and who gives it.
 
-/// Declares the list once: the enum, its words and the sentences of the table.
+/// Declares the list once: the enum, its words, the sentences of the table and, as groups, what gives each.
 macro_rules! reasons {
-    ($($(#[doc = $meaning:literal])+ $name:ident,)+) => {
+    ($($by:literal { $($(#[doc = $meaning:literal])+ $name:ident,)+ })+) => {
         /// Reason of a condition or of a Kubernetes Event.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Reason {
-            $($(#[doc = $meaning])+ $name,)+
+            $($($(#[doc = $meaning])+ $name,)+)+
         }
 
         impl Reason {
             /// All reasons, in the order of the table.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+            pub const ALL: &'static [Self] = &[$($(Self::$name,)+)+];
 
             /// The word in `reason`.
             pub fn as_str(self) -> &'static str {
                 match self {
-                    $(Self::$name => stringify!($name),)+
+                    $($(Self::$name => stringify!($name),)+)+
                 }
             }
 
             /// What it means, in a sentence.
             pub fn meaning(self) -> &'static str {
                 match self {
-                    $(Self::$name => concat!($($meaning),+).trim_ascii(),)+
+                    $($(Self::$name => concat!($($meaning),+).trim_ascii(),)+)+
+                }
+            }
+
+            /// Whose status has it.
+            pub fn given_by(self) -> &'static str {
+                match self {
+                    $($(Self::$name => $by,)+)+
                 }
             }
         }
@@ -31,118 +38,130 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// All that the resource asks for is done, and the data plane runs this generation.
-    Available,
-    /// Nobody has looked at the resource yet.
-    Pending,
-    /// The work is under way.
-    Progressing,
-    /// Nothing is left to do, so this does not apply.
-    Settled,
-    /// spec.reconciliation is Paused: nothing is looked at or written.
-    Paused,
-    /// spec.managementPolicy is Observe: differences are reported, nothing is written.
-    Observing,
-    /// The manifest breaks a rule of its kind; the message names the field.
-    InvalidSpec,
-    /// The file cannot be read as a resource; the message names the line.
-    InvalidManifest,
-    /// The resource is valid, but this release cannot run it; the message names what it cannot.
-    NotServed,
-    /// Another resource claims the same name, type, prefix or default; the oldest keeps it.
-    Conflict,
-    /// A transient error; it is tried again by itself.
-    Retrying,
-    /// An error that trying again does not mend; it is looked at again slowly, and after any change.
-    Failed,
-    /// The resource is being deleted, and what belongs to it first.
-    Deleting,
-    /// What belongs to the deleted resource could not be deleted in time and was left behind.
-    DeletionAbandoned,
-    /// All versions of the schema are compiled and the examples are valid.
-    Compiled,
-    /// A version's schema is no valid JSON Schema 2020-12 or is too large; the message names the version.
-    InvalidSchema,
-    /// An example is not valid under the version in force.
-    InvalidExample,
-    /// An expression does not compile; the message names the field and the place.
-    InvalidExpression,
-    /// Each version is to its predecessor what spec.compatibility asks for.
-    Compatible,
-    /// spec.compatibility is None: versions are not compared.
-    NotCompared,
-    /// A version breaks spec.compatibility or differs from its text as served; the old one stays served.
-    Incompatible,
-    /// The topic is known.
-    TopicResolved,
-    /// spec.topicRef names a Topic that does not exist or is not valid.
-    TopicNotFound,
-    /// No topicRef and no prefix gives a topic, and no Topic is the default.
-    Unroutable,
-    /// Every live instance runs this generation.
-    Acknowledged,
-    /// Some live instance does not run this generation yet.
-    AwaitingInstances,
-    /// No instance of the role is alive.
-    NoInstances,
-    /// An instance cannot load the registration; the message is its error.
-    LoadFailed,
-    /// The broker answers.
-    BrokerReachable,
-    /// The broker does not answer; it is tried again.
-    BrokerUnreachable,
-    /// The bus is the event store itself: there is no broker.
-    EmbeddedBus,
-    /// The topic exists as described.
-    TopicExists,
-    /// The topic was made.
-    TopicCreated,
-    /// The topic does not exist.
-    TopicMissing,
-    /// The topic existed before and spec.adoptionPolicy does not allow to take it over.
-    AdoptionRefused,
-    /// The configuration is as described.
-    ConfigApplied,
-    /// The broker refused a value; the message names the key.
-    ConfigRejected,
-    /// What is described and what exists are the same.
-    InSync,
-    /// What exists differs from what is described; status.drift lists it.
-    DriftDetected,
-    /// Partitions cannot decrease, or an increase lacks allowRepartition.
-    RepartitionRefused,
-    /// The broker cannot do this to an existing topic.
-    UnsupportedByBroker,
-    /// The database answers.
-    DatabaseReachable,
-    /// The database does not answer; it is tried again.
-    DatabaseUnreachable,
-    /// All steps of the migration plan are applied.
-    MigrationsApplied,
-    /// A step of the migration plan failed; the message is the database's.
-    MigrationFailed,
-    /// The plan loses data and waits for the annotation cornjacket.io/approve.
-    ApprovalRequired,
-    /// Nothing waits for approval.
-    NoApprovalNeeded,
-    /// The plan loses data and spec.migrationPolicy denies that.
-    DestructiveDenied,
-    /// A rebuild would start after the oldest events are gone; it waits for approval.
-    HistoryTruncated,
-    /// The projection has read all events.
-    CaughtUp,
-    /// The projection is reading stored events.
-    CatchingUp,
-    /// The projection stopped at an event that it cannot fold.
-    Halted,
-    /// All secrets are there.
-    SecretsFound,
-    /// A Secret or its key does not exist.
-    SecretNotFound,
-    /// The endpoint answers.
-    EndpointAnswers,
-    /// The endpoint failed too often and is left alone for a while.
-    CircuitOpen,
+    "every kind" {
+        /// All that the resource asks for is done, and the data plane runs this generation.
+        Available,
+        /// Nobody has looked at the resource yet.
+        Pending,
+        /// spec.reconciliation is Paused: nothing is looked at or written.
+        Paused,
+        /// spec.managementPolicy is Observe: differences are reported, nothing is written.
+        Observing,
+        /// The manifest breaks a rule of its kind; the message names the field.
+        InvalidSpec,
+        /// The file cannot be read as a resource; the message names the line.
+        InvalidManifest,
+        /// The resource is valid, but this release cannot run it; the message names what it cannot.
+        NotServed,
+        /// Another resource claims the same name, type, prefix or default; the oldest keeps it.
+        Conflict,
+        /// Every live instance runs this generation.
+        Acknowledged,
+        /// Some live instance does not run this generation yet.
+        AwaitingInstances,
+        /// No instance of the role is alive.
+        NoInstances,
+        /// An instance cannot load the registration; the message is its error.
+        LoadFailed,
+    }
+    "EventType" {
+        /// All versions of the schema are compiled and the examples are valid.
+        Compiled,
+        /// A version's schema is no valid JSON Schema 2020-12 or is too large; the message names the version.
+        InvalidSchema,
+        /// An example is not valid under the version in force.
+        InvalidExample,
+        /// Each version is to its predecessor what spec.compatibility asks for.
+        Compatible,
+        /// spec.compatibility is None: versions are not compared.
+        NotCompared,
+        /// A version breaks spec.compatibility or differs from its text as served; the old one stays served.
+        Incompatible,
+        /// The topic is known.
+        TopicResolved,
+        /// spec.topicRef names a Topic that does not exist or is not valid.
+        TopicNotFound,
+        /// No topicRef and no prefix gives a topic, and no Topic is the default.
+        Unroutable,
+    }
+    "Topic" {
+        /// A transient error; it is tried again by itself.
+        Retrying,
+        /// The broker answers.
+        BrokerReachable,
+        /// The broker does not answer; it is tried again.
+        BrokerUnreachable,
+        /// The bus is the event store itself: there is no broker.
+        EmbeddedBus,
+        /// The topic exists as described.
+        TopicExists,
+        /// The topic was made.
+        TopicCreated,
+        /// The topic does not exist.
+        TopicMissing,
+        /// The broker refused a value; the message names the key.
+        ConfigRejected,
+        /// What is described and what exists are the same.
+        InSync,
+        /// What exists differs from what is described; status.drift lists it.
+        DriftDetected,
+        /// Partitions cannot decrease, or an increase lacks allowRepartition.
+        RepartitionRefused,
+    }
+    "Projection, WebhookAction" {
+        /// An expression does not compile; the message names the field and the place.
+        InvalidExpression,
+    }
+    "Projection" {
+        /// The projection has read all events.
+        CaughtUp,
+        /// The projection is reading stored events.
+        CatchingUp,
+        /// The projection stopped at an event that it cannot fold.
+        Halted,
+        /// Events that a projection was to read were gone from the event store: its rows are made of what was left; the message says from when on.
+        HistoryTruncated,
+        /// The work is under way.
+        Progressing,
+        /// All steps of the migration plan are applied.
+        MigrationsApplied,
+        /// A step of the migration plan failed; the message is the database's.
+        MigrationFailed,
+    }
+    "nothing yet: the Kubernetes controllers will" {
+        /// An error that trying again does not mend; it is looked at again slowly, and after any change.
+        Failed,
+        /// The resource is being deleted, and what belongs to it first.
+        Deleting,
+        /// What belongs to the deleted resource could not be deleted in time and was left behind.
+        DeletionAbandoned,
+        /// The topic existed before and spec.adoptionPolicy does not allow to take it over.
+        AdoptionRefused,
+        /// The configuration is as described.
+        ConfigApplied,
+        /// The broker cannot do this to an existing topic.
+        UnsupportedByBroker,
+        /// The database answers.
+        DatabaseReachable,
+        /// The database does not answer; it is tried again.
+        DatabaseUnreachable,
+        /// The plan loses data and waits for the annotation cornjacket.io/approve.
+        ApprovalRequired,
+        /// Nothing waits for approval.
+        NoApprovalNeeded,
+        /// The plan loses data and spec.migrationPolicy denies that.
+        DestructiveDenied,
+    }
+    "nothing yet: the delivery of webhooks will" {
+        /// All secrets are there.
+        SecretsFound,
+        /// A Secret or its key does not exist.
+        SecretNotFound,
+        /// The endpoint answers.
+        EndpointAnswers,
+        /// The endpoint failed too often and is left alone for a while.
+        CircuitOpen,
+    }
 }
 
 impl std::fmt::Display for Reason {
@@ -154,10 +173,10 @@ impl std::fmt::Display for Reason {
 /// The table of all reasons, in Markdown.
 pub fn table() -> String {
     use std::fmt::Write;
-    let mut text = String::from("# Reasons\n\n| Reason | Meaning |\n|---|---|\n");
+    let mut text = String::from("# Reasons\n\n| Reason | Given by | Meaning |\n|---|---|---|\n");
     for reason in Reason::ALL {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "| `{reason}` | {} |", reason.meaning());
+        let _ = writeln!(text, "| `{reason}` | {} | {} |", reason.given_by(), reason.meaning());
     }
     text
 }

@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::history;
 use super::notify::Changed;
 use super::retry::DELAYS;
 use super::store::{self, Progress};
@@ -137,6 +138,7 @@ impl CatchUp {
             return Ok(Step::Done);
         }
         let events = self.read(loaded, &progress.cursors, PER_SHARD).await?;
+        let lost = history::look(&self.ingestion, &mut progress, &heads).await?;
         if let Some(step) = self.fold(&mut tx, loaded, &progress, &events).await? {
             if step == Step::Done {
                 tx.commit().await?;
@@ -144,13 +146,14 @@ impl CatchUp {
             return Ok(step);
         }
         advance(&mut progress.cursors, &events, &heads, PER_SHARD);
-        let left = self::behind(&heads, &progress.cursors);
-        store::move_cursors(&mut tx, &progress.projection_type, &progress.cursors, left).await?;
+        progress.behind = self::behind(&heads, &progress.cursors);
+        store::move_cursors(&mut tx, &progress).await?;
         tx.commit().await?;
+        history::tell(&progress, lost);
         self.attempts.remove(&progress.projection_type);
         self.changed.add(&progress.projection_type);
         report_reader(&self.ingestion, &progress.reader_name(), &progress.cursors).await?;
-        Ok(if left > 0 { Step::More } else { Step::Done })
+        Ok(if progress.behind > 0 { Step::More } else { Step::Done })
     }
 
     async fn read(
@@ -207,8 +210,10 @@ impl CatchUp {
         if behind(&heads, &progress.cursors) > 2 * NEAR {
             return Ok(Step::More);
         }
+        let mut lost = false;
         while behind(&heads, &progress.cursors) > 0 {
             let events = self.read(loaded, &progress.cursors, PER_SHARD).await?;
+            lost |= history::look(&self.ingestion, &mut progress, &heads).await?;
             if let Some(step) = self.fold(&mut tx, loaded, &progress, &events).await? {
                 if step == Step::Done {
                     tx.commit().await?;
@@ -219,6 +224,7 @@ impl CatchUp {
         }
         self.switch(&mut tx, loaded, &mut progress).await?;
         tx.commit().await?;
+        history::tell(&progress, lost);
         self.attempts.remove(&progress.projection_type);
         self.changed.add(&progress.projection_type);
         if !self.reads_on(loaded) {
@@ -239,6 +245,7 @@ impl CatchUp {
         }
         progress.beside = false;
         progress.behind = 0;
+        progress.live_history_from = progress.history_from;
         progress.live_hash = Some(loaded.spec.definition_hash());
         progress.live_spec = Some(sqlx::types::Json(loaded.spec.clone()));
         progress.applied_through.clone_from(&progress.cursors);

@@ -10,6 +10,8 @@
 
 mod batch;
 mod catch_up;
+mod history;
+mod indexes;
 mod notify;
 mod plan;
 mod retry;
@@ -109,6 +111,8 @@ impl Handler {
         );
         lifecycle.spawn(Stage::Handle, "handler.batches", batches.run(stop()));
         lifecycle.spawn(Stage::Handle, "handler.supervise", supervisor.run(stop()));
+        let indexes = indexes::Indexes { pool: self.pool.clone(), catalog: self.catalog.clone() };
+        lifecycle.spawn(Stage::Handle, "handler.indexes", indexes.run(stop()));
         lifecycle.spawn(Stage::Handle, "handler.catch_up", catch_up.run(stop()));
         lifecycle.spawn(Stage::Handle, "handler.notify", changed.tell(self.pool.clone(), stop()));
         let (wake, instance, pool, token) = (self.event_store, self.instance, self.ingestion, stop());

@@ -64,6 +64,8 @@ fn begin(wanted: &Wanted, heads: &[i64], kafka: bool) -> Change {
         cursors: none.clone(),
         applied_through: none,
         behind: 0,
+        history_from: None,
+        live_history_from: None,
         age_seconds: 0.0,
     };
     let to = match wanted.spec.start_from {
@@ -87,6 +89,7 @@ fn serve(wanted: &Wanted, is: &Progress, kafka: bool) -> Progress {
         cursors: if reads_on { is.applied_through.clone() } else { is.cursors.clone() },
         beside: false,
         behind: 0,
+        history_from: is.live_history_from,
         ..is.clone()
     }
 }
@@ -123,6 +126,7 @@ fn resume(wanted: &Wanted, is: &Progress) -> Change {
         status: "catching_up".to_owned(),
         beside: false,
         cursors: is.applied_through.clone(),
+        history_from: is.live_history_from,
         ..is.clone()
     };
     Change { to, clear_live: false, clear_beside: true, what: "back: catches up" }
@@ -133,6 +137,7 @@ fn rebuild(wanted: &Wanted, is: &Progress, kafka: bool) -> Change {
         target_hash: Some(wanted.hash.clone()),
         status: "catching_up".to_owned(),
         cursors: vec![0; SHARDS],
+        history_from: None,
         ..is.clone()
     };
     match wanted.spec.rebuild {
@@ -147,7 +152,7 @@ fn rebuild(wanted: &Wanted, is: &Progress, kafka: bool) -> Change {
             Change { to: serve(wanted, is, kafka), clear_live: false, clear_beside: true, what: "changed: rows stay" }
         }
         _ => Change {
-            to: Progress { beside: false, live_hash: None, live_spec: None, ..from_start },
+            to: Progress { beside: false, live_hash: None, live_spec: None, live_history_from: None, ..from_start },
             clear_live: true,
             clear_beside: true,
             what: "changed: rebuilt in place",
@@ -222,6 +227,23 @@ mod tests {
         let rebuilding = decide(Some(&new), Some(&live(&old)), &[9; SHARDS], false).expect("changed").to;
         let back = decide(Some(&old), Some(&rebuilding), &[9; SHARDS], false).expect("taken back");
         assert!(back.to.status == "live" && back.clear_beside && back.to.is_fed());
+    }
+
+    #[test]
+    fn rows_remember_what_they_lack_until_others_take_their_place() {
+        let old = wanted(StartFrom::Earliest, Rebuild::BlueGreen, None);
+        let from = Some(chrono::DateTime::UNIX_EPOCH);
+        let lacking = Progress { history_from: from, live_history_from: from, ..live(&old) };
+        let removed = decide(None, Some(&lacking), &[9; SHARDS], false).expect("removed").to;
+        assert_eq!(decide(Some(&old), Some(&removed), &[9; SHARDS], false).expect("back").to.history_from, from);
+        let new = wanted(StartFrom::Earliest, Rebuild::BlueGreen, Some("true"));
+        let rebuilding = decide(Some(&new), Some(&lacking), &[9; SHARDS], false).expect("changed").to;
+        assert_eq!((rebuilding.history_from, rebuilding.live_history_from), (None, from));
+        let back = decide(Some(&old), Some(&rebuilding), &[9; SHARDS], false).expect("taken back").to;
+        assert_eq!(back.history_from, from);
+        let in_place = wanted(StartFrom::Earliest, Rebuild::InPlace, Some("true"));
+        let anew = decide(Some(&in_place), Some(&lacking), &[9; SHARDS], false).expect("changed").to;
+        assert_eq!((anew.history_from, anew.live_history_from), (None, None));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! SQL of the handler: progress of projections, the group's bus, dead letters.
 
+use chrono::{DateTime, Utc};
 use crds::registration::Projection;
 use serde_json::{Value, json};
 use sqlx::types::Json;
@@ -21,6 +22,10 @@ pub struct Progress {
     pub cursors: Vec<i64>,
     pub applied_through: Vec<i64>,
     pub behind: i64,
+    /// Events accepted before this were dropped before they could be read into the rows being built.
+    pub history_from: Option<DateTime<Utc>>,
+    /// The same of the rows served.
+    pub live_history_from: Option<DateTime<Utc>>,
     /// Seconds since the row was last written.
     pub age_seconds: f64,
 }
@@ -41,8 +46,10 @@ impl Progress {
     }
 }
 
-const COLUMNS: &str = "SELECT projection_type, live_hash, live_spec, target_hash, status, beside, cursors, applied_through,
-       behind, extract(epoch FROM now() - updated_at)::float8 AS age_seconds FROM projection_progress ORDER BY projection_type";
+const COLUMNS: &str =
+    "SELECT projection_type, live_hash, live_spec, target_hash, status, beside, cursors, applied_through,
+       behind, history_from, live_history_from, extract(epoch FROM now() - updated_at)::float8 AS age_seconds
+  FROM projection_progress ORDER BY projection_type";
 
 /// All rows. Under the group's lock they do not change until the transaction ends.
 pub async fn progress(connection: &mut PgConnection) -> Result<Vec<Progress>, sqlx::Error> {
@@ -64,7 +71,7 @@ pub async fn lock_catching_up(
 ) -> Result<Option<Progress>, sqlx::Error> {
     sqlx::query_as(
         "SELECT projection_type, live_hash, live_spec, target_hash, status, beside, cursors, applied_through, behind,
-                extract(epoch FROM now() - updated_at)::float8 AS age_seconds
+                history_from, live_history_from, extract(epoch FROM now() - updated_at)::float8 AS age_seconds
            FROM projection_progress WHERE projection_type = $1 AND status = 'catching_up' FOR UPDATE SKIP LOCKED",
     )
     .bind(projection_type)
@@ -87,11 +94,12 @@ pub async fn save(
     debug_assert_eq!((progress.cursors.len(), progress.applied_through.len()), (SHARDS, SHARDS));
     sqlx::query(
         "INSERT INTO projection_progress (projection_type, live_hash, live_spec, target_hash, status, beside, cursors,
-                applied_through, behind, message)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                applied_through, behind, history_from, live_history_from, message)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
          ON CONFLICT (projection_type) DO UPDATE SET live_hash = EXCLUDED.live_hash, live_spec = EXCLUDED.live_spec,
                 target_hash = EXCLUDED.target_hash, status = EXCLUDED.status, beside = EXCLUDED.beside,
                 cursors = EXCLUDED.cursors, applied_through = EXCLUDED.applied_through, behind = EXCLUDED.behind,
+                history_from = EXCLUDED.history_from, live_history_from = EXCLUDED.live_history_from,
                 message = EXCLUDED.message, updated_at = now()",
     )
     .bind(&progress.projection_type)
@@ -103,25 +111,24 @@ pub async fn save(
     .bind(&progress.cursors)
     .bind(&progress.applied_through)
     .bind(progress.behind)
+    .bind(progress.history_from)
+    .bind(progress.live_history_from)
     .bind(message)
     .execute(connection)
     .await?;
     Ok(())
 }
 
-/// Moves the cursors of a projection that is catching up.
-pub async fn move_cursors(
-    connection: &mut PgConnection,
-    projection_type: &str,
-    cursors: &[i64],
-    behind: i64,
-) -> Result<(), sqlx::Error> {
+/// Moves the cursors of a projection that is catching up, and notes what it found gone.
+pub async fn move_cursors(connection: &mut PgConnection, progress: &Progress) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE projection_progress SET cursors = $2, behind = $3, updated_at = now() WHERE projection_type = $1",
+        "UPDATE projection_progress SET cursors = $2, behind = $3, history_from = $4, updated_at = now()
+          WHERE projection_type = $1",
     )
-    .bind(projection_type)
-    .bind(cursors)
-    .bind(behind)
+    .bind(&progress.projection_type)
+    .bind(&progress.cursors)
+    .bind(progress.behind)
+    .bind(progress.history_from)
     .execute(connection)
     .await?;
     Ok(())

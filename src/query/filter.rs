@@ -17,10 +17,10 @@ const MAX_DEPTH: usize = 8;
 /// One filter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Condition {
-    /// The state contains this object (`@>`).
-    Contains(Value),
-    /// The state does not contain this object.
-    Lacks(Value),
+    /// The field has this value (the state contains the object made of both, `@>`).
+    Contains { path: Vec<String>, value: Value },
+    /// It does not.
+    Lacks { path: Vec<String>, value: Value },
     /// The field compares so with a number or a string.
     Compares { path: Vec<String>, operator: Comparison, value: Value },
     /// The field is there, or is not.
@@ -77,8 +77,8 @@ impl Condition {
             return Err(FilterError::Nul);
         }
         match operator {
-            "eq" => Ok(Self::Contains(nest(path, value))),
-            "ne" => Ok(Self::Lacks(nest(path, value))),
+            "eq" => Ok(Self::Contains { path, value }),
+            "ne" => Ok(Self::Lacks { path, value }),
             "gt" => ordered(path, Comparison::Greater, value),
             "gte" => ordered(path, Comparison::GreaterOrEqual, value),
             "lt" => ordered(path, Comparison::Less, value),
@@ -105,8 +105,9 @@ fn scalar(text: &str) -> Value {
     }
 }
 
-fn nest(path: Vec<String>, value: Value) -> Value {
-    path.into_iter().rev().fold(value, |inner, name| Value::Object(Map::from_iter([(name, inner)])))
+/// The object that has the value at the path.
+pub(super) fn nest(path: &[String], value: &Value) -> Value {
+    path.iter().rev().fold(value.clone(), |inner, name| Value::Object(Map::from_iter([(name.clone(), inner)])))
 }
 
 #[cfg(test)]
@@ -128,7 +129,8 @@ mod tests {
             ("text:eq:", json!({"text": ""})),
             ("list:eq:[1]", json!({"list": "[1]"})),
         ] {
-            assert_eq!(Condition::parse(text), Ok(Condition::Contains(state)), "{text}");
+            let Ok(Condition::Contains { path, value }) = Condition::parse(text) else { panic!("{text} is no eq") };
+            assert_eq!(nest(&path, &value), state, "{text}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
@@ -9,11 +10,13 @@ use sqlx::{FromRow, PgPool, Postgres, QueryBuilder, Row};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::filter::{Comparison, Condition};
+use super::filter::{Comparison, Condition, nest};
 use super::wait::{Bus, Place, Progress};
 
 /// The handler's consumer group.
 const GROUP: &str = "event-handler";
+/// Values of filters up to this size, as JSON, are looked up in an index; `state_index_key` holds up to 1000 bytes.
+const LOOKED_UP_BYTES: usize = 300;
 
 /// The state of one aggregate, as clients get it: these fields, in this order.
 #[derive(Clone, Debug, Serialize, FromRow, ToSchema)]
@@ -80,10 +83,11 @@ pub async fn page_at(
 ) -> sqlx::Result<(Vec<Projection>, i64)> {
     let mut count = QueryBuilder::new("SELECT count(*) FROM projections p WHERE ");
     push_selection(&mut count, selection);
-    let total = count.build_query_scalar().fetch_one(pool).await?;
+    let reused = selection.conditions.is_empty();
+    let total = count.build_query_scalar().persistent(reused).fetch_one(pool).await?;
     let mut page = select_page(selection);
     page.push(" ORDER BY aggregate_id LIMIT ").push_bind(limit).push(" OFFSET ").push_bind(offset);
-    Ok((page.build_query_as().fetch_all(pool).await?, total))
+    Ok((page.build_query_as().persistent(reused).fetch_all(pool).await?, total))
 }
 
 /// The page behind a key (from the first row without one), ordered by aggregate id.
@@ -98,7 +102,7 @@ pub async fn page_behind(
         page.push(" AND aggregate_id > ").push_bind(key);
     }
     page.push(" ORDER BY aggregate_id LIMIT ").push_bind(limit);
-    page.build_query_as().fetch_all(pool).await
+    page.build_query_as().persistent(selection.conditions.is_empty()).fetch_all(pool).await
 }
 
 fn select_page(selection: &Selection) -> QueryBuilder<Postgres> {
@@ -110,7 +114,8 @@ fn select_page(selection: &Selection) -> QueryBuilder<Postgres> {
     query
 }
 
-/// Only constant text goes into the statement; names and values are bound.
+/// Only constant text goes into the statement; names and values are bound. A plan that is to use an index on a field must
+/// know them, so statements with conditions are planned each time (`persistent(false)`).
 pub(super) fn push_selection(query: &mut QueryBuilder<Postgres>, selection: &Selection) {
     query.push("p.projection_type = ").push_bind(selection.projection_type.clone());
     if let Some(aggregate_id) = &selection.aggregate_id {
@@ -121,30 +126,55 @@ pub(super) fn push_selection(query: &mut QueryBuilder<Postgres>, selection: &Sel
     }
 }
 
+/// The field itself is always compared; where it is at the top of the state, what an index on it can find is asked for
+/// too, which follows from the former.
 fn push_condition(query: &mut QueryBuilder<Postgres>, condition: &Condition) {
     match condition {
-        Condition::Contains(part) => query.push(" AND p.state @> ").push_bind(Json(part.clone())),
-        Condition::Lacks(part) => query.push(" AND NOT p.state @> ").push_bind(Json(part.clone())),
-        Condition::Exists { path, there: true } => {
-            query.push(" AND p.state #> ").push_bind(path.clone()).push(" IS NOT NULL")
+        Condition::Contains { path, value } => {
+            query.push(" AND p.state @> ").push_bind(Json(nest(path, value)));
+            push_index_key(query, path, "=", value);
         }
-        Condition::Exists { path, there: false } => {
-            query.push(" AND p.state #> ").push_bind(path.clone()).push(" IS NULL")
+        Condition::Lacks { path, value } => {
+            query.push(" AND NOT p.state @> ").push_bind(Json(nest(path, value)));
         }
-        Condition::Compares { path, operator, value } => query
-            .push(" AND p.state #> ")
-            .push_bind(path.clone())
-            .push(match operator {
-                Comparison::Greater => " > ",
-                Comparison::GreaterOrEqual => " >= ",
-                Comparison::Less => " < ",
-                Comparison::LessOrEqual => " <= ",
-            })
-            .push_bind(Json(value.clone()))
-            .push(" AND jsonb_typeof(p.state #> ")
-            .push_bind(path.clone())
-            .push(if value.is_number() { ") = 'number'" } else { ") = 'string'" }),
-    };
+        Condition::Exists { path, there } => {
+            push_field(query.push(" AND "), path).push(if *there { " IS NOT NULL" } else { " IS NULL" });
+        }
+        Condition::Compares { path, operator, value } => {
+            let operator = match operator {
+                Comparison::Greater => ">",
+                Comparison::GreaterOrEqual => ">=",
+                Comparison::Less => "<",
+                Comparison::LessOrEqual => "<=",
+            };
+            push_field(query.push(" AND "), path).push(format_args!(" {operator} ")).push_bind(Json(value.clone()));
+            push_field(query.push(" AND jsonb_typeof("), path);
+            query.push(if value.is_number() { ") = 'number'" } else { ") = 'string'" });
+            push_index_key(query, path, operator, value);
+        }
+    }
+}
+
+fn push_field<'q>(query: &'q mut QueryBuilder<Postgres>, path: &[String]) -> &'q mut QueryBuilder<Postgres> {
+    match path {
+        [field] => query.push("p.state -> ").push_bind(field.clone()),
+        _ => query.push("p.state #> ").push_bind(path.to_vec()),
+    }
+}
+
+/// Rows whose field is too long for an index are all found too: they are kept under an object, which sorts after every
+/// scalar. A value that may be too long itself is not looked up.
+fn push_index_key(query: &mut QueryBuilder<Postgres>, path: &[String], operator: &str, value: &Value) {
+    let [field] = path else { return };
+    if value.to_string().len() > LOOKED_UP_BYTES {
+        return;
+    }
+    query.push(" AND (state_index_key(p.state -> ").push_bind(field.clone());
+    query.push(format_args!(") {operator} ")).push_bind(Json(value.clone()));
+    if !operator.starts_with('>') {
+        query.push(" OR state_index_key(p.state -> ").push_bind(field.clone()).push(") = '{}'::jsonb");
+    }
+    query.push(")");
 }
 
 /// The projections that the handler knows.

@@ -18,6 +18,7 @@ mod kafka_message;
 mod migrations;
 mod operations;
 mod private_postgres;
+mod projection_upkeep;
 mod projections;
 mod query_contract;
 mod query_events;

@@ -8,37 +8,42 @@ use sqlx::PgPool;
 
 use crate::harness::{Bus, Platform, Process, eventually, fresh_database, http, shared_kafka};
 
-const SOON: Duration = Duration::from_mins(1);
+pub const SOON: Duration = Duration::from_mins(1);
 
 /// A platform whose every role runs, and what its tests ask.
-struct World {
-    platform: Platform,
-    pool: PgPool,
+pub struct World {
+    pub platform: Platform,
+    pub pool: PgPool,
     ingest: Process,
+    handle: Process,
     _others: Vec<Process>,
 }
 
 impl World {
-    async fn start(name: &str, bus: Bus) -> Self {
+    pub async fn start(name: &str, bus: Bus) -> Self {
         let platform = Platform::new(name, fresh_database().await, bus);
         let controllers = platform.controllers().ready().await;
         let (ingest, relay, handle) =
             tokio::join!(platform.ingest().ready(), platform.relay("").ready(), platform.handle("").ready());
         let pool = platform.database().pool().await;
-        Self { platform, pool, ingest, _others: vec![controllers, relay, handle] }
+        Self { platform, pool, ingest, handle, _others: vec![controllers, relay] }
     }
 
-    async fn post(&self, aggregate: &str, payload: Value) {
+    pub fn handle_log(&self) -> String {
+        self.handle.log()
+    }
+
+    pub async fn post(&self, aggregate: &str, payload: Value) {
         self.post_typed("sensor.reading", aggregate, payload).await;
     }
 
-    async fn post_typed(&self, event_type: &str, aggregate: &str, payload: Value) {
+    pub async fn post_typed(&self, event_type: &str, aggregate: &str, payload: Value) {
         let event = json!({"event_type": event_type, "aggregate_id": aggregate, "payload": payload});
         let answer = http::post(&http::client(), &self.ingest.url("/api/v1/events"), &event).await.expect("an answer");
         assert_eq!(answer.status, 202, "{}", answer.body);
     }
 
-    fn declare(&self, file: &str, manifest: &str) {
+    pub fn declare(&self, file: &str, manifest: &str) {
         write(self.platform.resources(), file, manifest);
     }
 
@@ -51,7 +56,7 @@ impl World {
             .expect("an answer")
     }
 
-    async fn until_state(&self, projection: &str, key: &str, wanted: Value) {
+    pub async fn until_state(&self, projection: &str, key: &str, wanted: Value) {
         eventually(SOON, || async {
             let state = self.state(projection, key).await;
             if state.as_ref() == Some(&wanted) { Ok(()) } else { Err(format!("{projection}/{key} is {state:?}")) }
@@ -68,7 +73,7 @@ impl World {
             .expect("an answer")
     }
 
-    async fn until_status(&self, projection: &str, wanted: &str) -> Option<String> {
+    pub async fn until_status(&self, projection: &str, wanted: &str) -> Option<String> {
         eventually(SOON, || async {
             match self.progress(projection).await {
                 Some((status, message)) if status == wanted => Ok(message),
@@ -83,13 +88,14 @@ fn write(directory: &Path, file: &str, manifest: &str) {
     std::fs::write(directory.join(file), manifest).expect("our own directory");
 }
 
-fn projection(name: &str, spec: &str) -> String {
+pub fn projection(name: &str, spec: &str) -> String {
     format!(
         "apiVersion: cornjacket.io/v1alpha1\nkind: Projection\nmetadata: {{name: {name}}}\nspec:\n  type: {name}\n{spec}"
     )
 }
 
-const COUNT: &str = "  source: {eventTypes: [sensor.reading]}\n  fields:\n    n: \"has(state.n) ? state.n + 1 : 1\"\n";
+pub const COUNT: &str =
+    "  source: {eventTypes: [sensor.reading]}\n  fields:\n    n: \"has(state.n) ? state.n + 1 : 1\"\n";
 
 async fn a_changed_projection_is_rebuilt_beside_the_live_one(name: &str, bus: Bus) {
     let world = World::start(name, bus).await;

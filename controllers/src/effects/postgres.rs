@@ -12,7 +12,7 @@ use crds::registration::{Compiled, ResourceKey};
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{Connection, PgConnection};
 
-use self::rows::{read_ack, read_identity, read_instance, read_registered, read_status};
+use self::rows::{read_ack, read_identity, read_index, read_instance, read_progress, read_registered, read_status};
 use crate::plan::{Registered, Step};
 use crate::status::{Ack, Instance, Progress, StatusRow};
 
@@ -181,12 +181,23 @@ impl Seat {
         if !present {
             return Ok(BTreeMap::new());
         }
-        let rows: Vec<(String, String, Option<String>)> =
-            sqlx::query_as("SELECT projection_type, status, message FROM projection_progress")
-                .fetch_all(&mut self.connection)
-                .await
-                .map_err(failed("read projection progress"))?;
-        Ok(rows.into_iter().map(|(name, status, message)| (name, Progress { status, message })).collect())
+        let rows = sqlx::query("SELECT projection_type, status, message, history_from FROM projection_progress")
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(failed("read projection progress"))?;
+        let mut progress: BTreeMap<String, Progress> =
+            rows.iter().map(read_progress).collect::<Result<_, _>>().map_err(failed("read projection progress"))?;
+        let rows = sqlx::query("SELECT projection_type, field, status, message FROM projection_index")
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(failed("read the indexes of projections"))?;
+        for row in &rows {
+            let (name, field, index) = read_index(row).map_err(failed("read the indexes of projections"))?;
+            if let Some(progress) = progress.get_mut(&name) {
+                progress.indexes.insert(field, index);
+            }
+        }
+        Ok(progress)
     }
 
     /// The statuses as they stand.

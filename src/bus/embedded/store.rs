@@ -79,6 +79,23 @@ fn by_shard(rows: &[(Shard, i64)]) -> Vec<i64> {
     positions
 }
 
+/// Whether the event behind one of these positions is not there any more, though positions have no gap: it was dropped
+/// with its partition. Then, from when on there are events (now, where none is left).
+pub async fn history_lost(pool: &PgPool, after: &[(Shard, i64)]) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    let (shards, positions): (Vec<Shard>, Vec<i64>) = after.iter().copied().unzip();
+    // A question a shard, each answered by the index.
+    sqlx::query_scalar(
+        "SELECT coalesce((SELECT ingested_at FROM event_store ORDER BY event_id LIMIT 1), now())
+          WHERE EXISTS (SELECT FROM unnest($1::smallint[], $2::bigint[]) AS c (shard, position)
+                 WHERE (SELECT s.position FROM event_store s
+                         WHERE s.shard = c.shard AND s.position = c.position + 1 LIMIT 1) IS NULL)",
+    )
+    .bind(shards)
+    .bind(positions)
+    .fetch_optional(pool)
+    .await
+}
+
 const READ: &str = "
 SELECT e.shard, e.position, e.event_id, e.event_type, e.aggregate_id, e.timestamp,
        CASE WHEN e.wanted THEN e.payload END AS payload, CASE WHEN e.wanted THEN e.metadata END AS metadata, e.ingested_at

@@ -129,6 +129,7 @@ fn object(entry: &Entry) -> Value {
             "status": progress.status,
             "behind": progress.behind,
             "message": progress.message,
+            "historyFrom": progress.history_from,
             "updatedAt": progress.updated_at,
         });
     }

@@ -38,6 +38,8 @@ pub struct Progress {
     /// Positions still to be read when it was last looked at.
     pub behind: i64,
     pub message: Option<String>,
+    /// Events accepted before this were gone when the rows were made.
+    pub history_from: Option<DateTime<Utc>>,
     pub updated_at: DateTime<Utc>,
 }
 
@@ -69,10 +71,11 @@ async fn progress(pool: &PgPool) -> Result<HashMap<String, Progress>, sqlx::Erro
     if !there {
         return Ok(HashMap::new());
     }
-    let rows: Vec<Progress> =
-        sqlx::query_as("SELECT projection_type, status, behind, message, updated_at FROM projection_progress")
-            .fetch_all(pool)
-            .await?;
+    let rows: Vec<Progress> = sqlx::query_as(
+        "SELECT projection_type, status, behind, message, history_from, updated_at FROM projection_progress",
+    )
+    .fetch_all(pool)
+    .await?;
     Ok(rows.into_iter().map(|row| (row.projection_type.clone(), row)).collect())
 }
 

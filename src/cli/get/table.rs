@@ -171,6 +171,7 @@ mod tests {
             status: "catching_up".into(),
             behind: 1200,
             message: None,
+            history_from: None,
             updated_at: DateTime::UNIX_EPOCH,
         });
         let event_type = entry(Kind::EventType, "reading", "Available", "runs", json!({"type": "sensor.reading"}));

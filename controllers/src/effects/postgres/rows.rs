@@ -1,5 +1,7 @@
 //! Rows as the controllers' own types. A kind or role that this release does not know is left alone.
 
+use std::collections::BTreeMap;
+
 use crds::registration::{Kind, ResourceKey};
 use crds::role::Role;
 use serde_json::Value;
@@ -8,7 +10,7 @@ use sqlx::postgres::PgRow;
 
 use super::Identity;
 use crate::plan::Registered;
-use crate::status::{Ack, Instance, StatusRow};
+use crate::status::{Ack, Index, Instance, Progress, StatusRow};
 
 pub(super) fn read_identity(row: &PgRow) -> Result<Identity, sqlx::Error> {
     Ok(Identity { name: row.try_get("name")?, replica: row.try_get("replica")? })
@@ -43,6 +45,26 @@ pub(super) fn read_ack(row: &PgRow, namespace: &str) -> Result<Option<Ack>, sqlx
     };
     let (instance, hash, error) = (row.try_get("id")?, row.try_get("hash")?, row.try_get("error")?);
     Ok(Some(Ack { instance, role, key, hash, error }))
+}
+
+pub(super) fn read_progress(row: &PgRow) -> Result<(String, Progress), sqlx::Error> {
+    let progress = Progress {
+        status: row.try_get("status")?,
+        message: row.try_get("message")?,
+        history_from: row.try_get("history_from")?,
+        indexes: BTreeMap::new(),
+    };
+    Ok((row.try_get("projection_type")?, progress))
+}
+
+/// Projection type, field, and what became of the index.
+pub(super) fn read_index(row: &PgRow) -> Result<(String, String, Index), sqlx::Error> {
+    let index = match row.try_get("status")? {
+        "built" => Index::Built,
+        "failed" => Index::Failed(row.try_get::<Option<String>, _>("message")?.unwrap_or_default()),
+        _ => Index::Building,
+    };
+    Ok((row.try_get("projection_type")?, row.try_get("field")?, index))
 }
 
 pub(super) fn read_status(row: &PgRow, namespace: &str) -> Result<Option<(ResourceKey, StatusRow)>, sqlx::Error> {
