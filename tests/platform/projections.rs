@@ -151,9 +151,8 @@ async fn a_changed_projection_is_rebuilt_beside_the_live_one_on_kafka() {
     a_changed_projection_is_rebuilt_beside_the_live_one("rebuild-kafka", Bus::Kafka(shared_kafka().await)).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_new_projection_reads_what_was_before_it_or_only_what_comes_after() {
-    let world = World::start("start-from", Bus::Embedded).await;
+async fn a_new_projection_reads_what_was_before_it_or_only_what_comes_after(name: &str, bus: Bus) {
+    let world = World::start(name, bus).await;
     for value in 1..=3 {
         world.post("a", json!({"value": value})).await;
     }
@@ -165,6 +164,20 @@ async fn a_new_projection_reads_what_was_before_it_or_only_what_comes_after() {
     world.post("a", json!({"value": 4})).await;
     world.until_state("early", "a", json!({"n": 4})).await;
     world.until_state("late", "a", json!({"n": 1})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_projection_reads_what_was_before_it_or_only_what_comes_after_on_the_embedded_bus() {
+    a_new_projection_reads_what_was_before_it_or_only_what_comes_after("start-from-embedded", Bus::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_projection_reads_what_was_before_it_or_only_what_comes_after_on_kafka() {
+    a_new_projection_reads_what_was_before_it_or_only_what_comes_after(
+        "start-from-kafka",
+        Bus::Kafka(shared_kafka().await),
+    )
+    .await;
 }
 
 /// An event that a projection cannot fold: its schema allows it, the expression does not.
@@ -202,9 +215,8 @@ async fn a_poison_event_becomes_a_dead_letter_and_the_stream_goes_on_on_kafka() 
     a_poison_event_becomes_a_dead_letter_and_the_stream_goes_on("poison-kafka", Bus::Kafka(shared_kafka().await)).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_halting_projection_stops_at_the_event_and_goes_on_when_it_is_mended() {
-    let world = World::start("halt", Bus::Embedded).await;
+async fn a_halting_projection_stops_at_the_event_and_goes_on_when_it_is_mended(name: &str, bus: Bus) {
+    let world = World::start(name, bus).await;
     world.declare("picky.yaml", &projection("picky", &format!("{PICKY}  onError: Halt\n")));
     world.until_status("picky", "live").await;
     for payload in [json!({"v": 1}), json!({"v": "poison", "skip": true}), json!({"v": 3})] {
@@ -219,6 +231,20 @@ async fn a_halting_projection_stops_at_the_event_and_goes_on_when_it_is_mended()
     world.until_state("picky", "a", json!({"sum": 104})).await;
     let letters: i64 = sqlx::query_scalar("SELECT count(*) FROM dlq").fetch_one(&world.pool).await.expect("an answer");
     assert_eq!(letters, 0, "nothing was given up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_halting_projection_stops_at_the_event_and_goes_on_when_it_is_mended_on_the_embedded_bus() {
+    a_halting_projection_stops_at_the_event_and_goes_on_when_it_is_mended("halt-embedded", Bus::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_halting_projection_stops_at_the_event_and_goes_on_when_it_is_mended_on_kafka() {
+    a_halting_projection_stops_at_the_event_and_goes_on_when_it_is_mended(
+        "halt-kafka",
+        Bus::Kafka(shared_kafka().await),
+    )
+    .await;
 }
 
 async fn one_row_fed_by_many_shards_and_two_handlers_counts_every_event_once(name: &str, bus: Bus) {
@@ -252,9 +278,8 @@ impl World {
 }
 
 /// The handler starts while registrations are still being loaded: what it served goes on being served.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restart_of_the_handler_takes_no_projection_from_its_rows() {
-    let world = World::start("restart", Bus::Embedded).await;
+async fn a_restart_of_the_handler_takes_no_projection_from_its_rows(name: &str, bus: Bus) {
+    let world = World::start(name, bus).await;
     world.post("a", json!({"value": 1})).await;
     world.until_state("sensor_history", "a", json!({"count": 1, "sum": 1, "last": 1, "ordered": true})).await;
     let again = world.platform.handle("again").ready().await;
@@ -264,8 +289,17 @@ async fn a_restart_of_the_handler_takes_no_projection_from_its_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_projection_keeps_its_rows_and_catches_up_when_it_is_back() {
-    let world = World::start("removed", Bus::Embedded).await;
+async fn a_restart_of_the_handler_takes_no_projection_from_its_rows_on_the_embedded_bus() {
+    a_restart_of_the_handler_takes_no_projection_from_its_rows("restart-embedded", Bus::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_the_handler_takes_no_projection_from_its_rows_on_kafka() {
+    a_restart_of_the_handler_takes_no_projection_from_its_rows("restart-kafka", Bus::Kafka(shared_kafka().await)).await;
+}
+
+async fn a_removed_projection_keeps_its_rows_and_catches_up_when_it_is_back(name: &str, bus: Bus) {
+    let world = World::start(name, bus).await;
     world.declare("count.yaml", &projection("count", COUNT));
     world.post("a", json!({"value": 1})).await;
     world.until_state("count", "a", json!({"n": 1})).await;
@@ -276,6 +310,20 @@ async fn a_removed_projection_keeps_its_rows_and_catches_up_when_it_is_back() {
     assert_eq!(world.state("count", "a").await, Some(json!({"n": 1})));
     world.declare("count.yaml", &projection("count", COUNT));
     world.until_state("count", "a", json!({"n": 2})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_projection_keeps_its_rows_and_catches_up_when_it_is_back_on_the_embedded_bus() {
+    a_removed_projection_keeps_its_rows_and_catches_up_when_it_is_back("removed-embedded", Bus::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_projection_keeps_its_rows_and_catches_up_when_it_is_back_on_kafka() {
+    a_removed_projection_keeps_its_rows_and_catches_up_when_it_is_back(
+        "removed-kafka",
+        Bus::Kafka(shared_kafka().await),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,43 +7,50 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::verify::are_stored;
+use super::verify::{are_folded, are_stored};
 use super::{Kind, Running, turn};
 use crate::harness::{OwnKafka, eventually, fresh_database};
 
-/// Longer than the relay's deadline for one publication (5 s).
-const AWAY: Duration = Duration::from_secs(8);
+/// How long a broker that was stopped stays away.
+const STOPPED: Duration = Duration::from_mins(1);
+/// How long a broker does not answer: longer than any deadline that then matters, of a publication (5 s), of a session
+/// in the group (6 s) and of an idle transaction (10 s).
+const SILENT: Duration = Duration::from_secs(15);
 
-async fn the_broker_is_away(name: &str, goes: fn(&mut OwnKafka), comes: fn(&mut OwnKafka)) {
+async fn the_broker_is_away(name: &str, away: Duration, goes: fn(&mut OwnKafka), comes: fn(&mut OwnKafka)) {
     let mut turn = turn().await;
     let bus = turn.bus(Kind::Kafka);
     let running = Running::start(name, fresh_database().await, bus).await;
     let pool = running.platform.database().pool().await;
     tokio::task::block_in_place(|| goes(turn.kafka.as_mut().unwrap()));
     let gone = tokio::time::Instant::now();
-    running.load.more(200).await;
-    let accepted = running.load.counts();
-    eventually(Duration::from_secs(10), || are_stored(&pool, &accepted)).await;
-    tokio::time::sleep_until(gone + AWAY).await;
-    running.load.more(100).await;
+    while gone.elapsed() < away {
+        running.load.more(400).await;
+        let accepted = running.load.counts();
+        eventually(Duration::from_secs(10), || are_stored(&pool, &accepted)).await;
+    }
     tokio::task::block_in_place(|| comes(turn.kafka.as_mut().unwrap()));
     running.load.more(100).await;
     let retried: i64 =
         sqlx::query_scalar("SELECT count(*) FROM outbox WHERE retry_count > 0").fetch_one(&pool).await.unwrap();
     assert_eq!(retried, 0, "an outage burns no retries");
-    running.settle().await;
+    let accepted = running.load.counts();
+    eventually(Duration::from_secs(20), || are_folded(&pool, &accepted)).await;
+    let outcome = running.load.finish().await;
+    assert!(outcome.refused.is_empty(), "accepting went on: {:?}", outcome.refused);
+    super::verify(&pool, &outcome).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_broker_is_restarted() {
-    the_broker_is_away("broker-restart", OwnKafka::stop, OwnKafka::start).await;
+async fn the_broker_is_away_for_a_minute() {
+    the_broker_is_away("broker-stopped", STOPPED, OwnKafka::stop, OwnKafka::start).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_broker_does_not_answer_for_a_while() {
     let freeze = |kafka: &mut OwnKafka| kafka.signal(Signal::SIGSTOP);
     let resume = |kafka: &mut OwnKafka| kafka.signal(Signal::SIGCONT);
-    the_broker_is_away("broker-frozen", freeze, resume).await;
+    the_broker_is_away("broker-frozen", SILENT, freeze, resume).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,10 +10,12 @@ mod kill;
 mod load;
 mod measure;
 mod postgres;
+mod resources;
 mod table;
 mod up;
 mod verify;
 mod wake;
+mod xmin;
 
 use tokio::sync::{Mutex, MutexGuard};
 
