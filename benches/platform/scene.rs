@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 
-use crate::harness::{Bus, Platform, Process, fresh_database};
+use tempfile::TempDir;
+
+use crate::harness::{Bus, Launch, Platform, Process, free_port, fresh_database, sensor_resources};
 
 /// Longest that anything measured may take.
 pub const PATIENCE: Duration = Duration::from_mins(5);
@@ -79,5 +81,40 @@ impl Scene {
             assert!(begun.elapsed() < PATIENCE, "{folded} of {wanted} events folded within {PATIENCE:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+/// Every role in one process.
+pub struct Up {
+    pub port: u16,
+    pub pool: PgPool,
+    _process: Process,
+    _directories: [TempDir; 2],
+}
+
+impl Up {
+    /// Started, with the projections live.
+    pub async fn start() -> Self {
+        let database = fresh_database().await;
+        let resources = sensor_resources("bench-up");
+        let ports = [free_port(), free_port(), free_port()];
+        let text = ports.map(|port| port.to_string());
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let [from, to] = [&resources, &data].map(|directory| directory.path().display().to_string());
+        let arguments = ["up", "--resources", &from, "--data-dir", &to, "--bus", "embedded"];
+        let listens = ["--ingestion-port", &text[0], "--query-port", &text[1], "--actions-port", &text[2]];
+        let mut launch = Launch::new("up", ports[0], &[arguments.as_slice(), listens.as_slice()].concat());
+        for name in ["INGESTION_DATABASE_URL", "EVENTHANDLER_DATABASE_URL", "QUERY_DATABASE_URL"] {
+            launch = launch.env(name, &database.url);
+        }
+        let process = launch.ready().await;
+        let pool = database.pool().await;
+        let live = "SELECT count(*) = 2 FROM projection_progress WHERE status = 'live'";
+        let begun = Instant::now();
+        while !sqlx::query_scalar::<_, bool>(live).fetch_one(&pool).await.unwrap_or(false) {
+            assert!(begun.elapsed() < PATIENCE, "the projections are not live");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Self { port: ports[0], pool, _process: process, _directories: [resources, data] }
     }
 }

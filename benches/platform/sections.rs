@@ -9,7 +9,7 @@ use sqlx::{Connection as _, PgConnection, PgPool};
 use crate::client::{self, Connection, Load};
 use crate::harness::{Bus, Process, fresh_database, shared_kafka};
 use crate::report::{Report, per_second, percentile};
-use crate::scene::Scene;
+use crate::scene::{Scene, Up};
 use crate::{Arguments, large};
 
 /// Events of the measurements that are about a number of events.
@@ -30,6 +30,9 @@ pub async fn run(arguments: &Arguments, report: &mut Report) {
             let bus = if kafka { Bus::Kafka(shared_kafka().await) } else { Bus::Embedded };
             both_buses(arguments, bus, if kafka { "Kafka" } else { "embedded" }, report).await;
         }
+    }
+    if arguments.wants("latency") {
+        latency_of_up(report).await;
     }
     if arguments.wants("idle") {
         idle(report).await;
@@ -129,7 +132,7 @@ async fn end_to_end(bus: Bus, name: &str, report: &mut Report) -> f64 {
 async fn latency(bus: Bus, name: &str, full: f64, report: &mut Report) {
     let target = if matches!(bus, Bus::Embedded) { "target p99 < 15 ms" } else { "" };
     let scene = Scene::whole(&format!("latency-{name}"), bus).await;
-    let mut times = probe(&scene, Duration::from_millis(20), 500).await;
+    let mut times = probe(scene.port, &scene.pool, 500, Duration::from_micros(500)).await;
     let p50 = percentile(&mut times, 50.0);
     report.add(format!("time to projection at 50 events/s, {name} bus, p50"), format!("{p50:.1} ms"), "");
     let p99 = percentile(&mut times, 99.0);
@@ -138,7 +141,8 @@ async fn latency(bus: Bus, name: &str, full: f64, report: &mut Report) {
     let load = tokio::spawn(steady(scene.port, full / 2.0, sent.clone()));
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (begun, before) = (Instant::now(), sent.load(Ordering::Relaxed));
-    let mut times = probe(&scene, Duration::from_millis(20), 400).await;
+    // Looked at less often: at full speed the questions alone would take a good part of a core.
+    let mut times = probe(scene.port, &scene.pool, 400, Duration::from_millis(2)).await;
     let reached = per_second(sent.load(Ordering::Relaxed) - before, begun.elapsed().as_secs_f64());
     assert!(!load.is_finished(), "the load ended before the measurement");
     load.abort();
@@ -156,10 +160,21 @@ async fn latency(bus: Bus, name: &str, full: f64, report: &mut Report) {
     );
 }
 
-async fn probe(scene: &Scene, every: Duration, count: usize) -> Vec<f64> {
-    let mut connection = Connection::open(scene.port).await.expect("ingest listens");
+/// The same at 50 events/s with all roles in one process, as on a laptop.
+async fn latency_of_up(report: &mut Report) {
+    let up = Up::start().await;
+    let mut times = probe(up.port, &up.pool, 500, Duration::from_micros(500)).await;
+    let p50 = percentile(&mut times, 50.0);
+    report.add("time to projection at 50 events/s, `up`, p50", format!("{p50:.1} ms"), "");
+    let p99 = percentile(&mut times, 99.0);
+    report.add("time to projection at 50 events/s, `up`, p99", format!("{p99:.1} ms"), "target p99 < 15 ms");
+}
+
+/// Posts events, one each 20 ms, and looks for each in the projection, as often as `look` says.
+async fn probe(port: u16, pool: &PgPool, count: usize, look: Duration) -> Vec<f64> {
+    let mut connection = Connection::open(port).await.expect("ingest listens");
     let mut times = Vec::with_capacity(count);
-    let mut next = tokio::time::interval(every);
+    let mut next = tokio::time::interval(Duration::from_millis(20));
     next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for number in 1..=count {
         next.tick().await;
@@ -168,13 +183,13 @@ async fn probe(scene: &Scene, every: Duration, count: usize) -> Vec<f64> {
             format!(r#"{{"event_type":"sensor.reading","aggregate_id":"probe","payload":{{"value":{number}}}}}"#);
         let status = connection.post("/api/v1/events", "application/json", body.as_bytes()).await.expect("an answer");
         assert_eq!(status, 202);
-        until_shown(&scene.pool, number, begun).await;
+        until_shown(pool, number, begun, look).await;
         times.push(begun.elapsed().as_secs_f64());
     }
     times
 }
 
-async fn until_shown(pool: &PgPool, number: usize, begun: Instant) {
+async fn until_shown(pool: &PgPool, number: usize, begun: Instant, look: Duration) {
     let wanted = i64::try_from(number).expect("a count");
     loop {
         let shown: Option<i64> = sqlx::query_scalar(
@@ -187,7 +202,7 @@ async fn until_shown(pool: &PgPool, number: usize, begun: Instant) {
             return;
         }
         assert!(begun.elapsed() < Duration::from_secs(30), "event {number} is not shown");
-        tokio::time::sleep(Duration::from_micros(500)).await;
+        tokio::time::sleep(look).await;
     }
 }
 

@@ -29,6 +29,9 @@ pub fn options(url: &SecretString, role: &str) -> Result<PgConnectOptions, sqlx:
     Ok(PgConnectOptions::from_str(url.expose_secret())?.application_name(&format!("cornjacket {role}")).options([
         ("idle_in_transaction_session_timeout", millis(IDLE_IN_TRANSACTION)),
         ("statement_timeout", millis(STATEMENT)),
+        // Our statements look rows up by index. The outbox is empty at one moment and full at the next: a plan made of
+        // what the statistics say of an empty table, and kept by a prepared statement, would read the whole table.
+        ("enable_seqscan", "off".to_owned()),
         ("tcp_keepalives_idle", "10".to_owned()),
         ("tcp_keepalives_interval", "3".to_owned()),
         ("tcp_keepalives_count", "3".to_owned()),
