@@ -10,6 +10,7 @@ mod harness;
 mod harness_works;
 mod ingest_events;
 mod ingest_idempotency;
+mod ingest_mutants;
 mod ingest_outages;
 mod ingest_refusals;
 mod ingest_storable;

@@ -1,0 +1,41 @@
+//! What is asked of every body, here and in the platform's ordinary tests: nothing panics, and what is accepted every
+//! later room can read.
+
+use chrono::DateTime;
+use cornjacket::event::{Envelope, MAX_NAME_CHARS};
+use cornjacket::ingest::Rules;
+use cornjacket::ingest::accept::{Circumstances, GivenKey, admit};
+use cornjacket::ingest::cloudevents::{binary, structured};
+use cornjacket::ingest::envelope::{Candidate, read};
+use cornjacket::registry::Catalog;
+use serde_json::Value;
+use uuid::Uuid;
+
+/// Reads a body in each of the three ways in which an event may come; says in how many it was accepted.
+pub fn judge(data: &[u8]) -> usize {
+    let Ok(text) = std::str::from_utf8(data) else { return 0 };
+    let headers: [(&str, &[u8]); 5] =
+        [("ce-specversion", b"1.0"), ("ce-id", b"1"), ("ce-source", b"/s"), ("ce-type", b"t"), ("ce-subject", data)];
+    let read = [read(text), structured(text), binary(headers.into_iter(), text)];
+    read.into_iter().flatten().filter(is_accepted).count()
+}
+
+fn is_accepted(candidate: &Candidate<'_>) -> bool {
+    let known = Circumstances {
+        event_id: Uuid::nil(),
+        // After the times in the seeds: later ones are refused.
+        now: DateTime::from_timestamp(1_800_000_000, 0).expect("a time"),
+        key: GivenKey::OfEvent,
+        traceparent: None,
+        transport: "http",
+    };
+    let Ok(admitted) = admit(candidate, &Catalog::default(), Rules::default(), known) else { return false };
+    let envelope: Envelope = serde_json::from_str(&admitted.entry.envelope).expect("an envelope");
+    for name in [&envelope.event_type, &envelope.aggregate_id] {
+        assert!((1..=MAX_NAME_CHARS).contains(&name.chars().count()), "{name:?}");
+        assert!(!name.contains(char::is_control), "{name:?}");
+    }
+    serde_json::from_str::<Value>(envelope.payload.get()).expect("a payload that readers can parse");
+    assert!(!envelope.payload.get().contains("\\u0000") || envelope.payload.get().contains("\\\\u0000"));
+    true
+}
