@@ -14,7 +14,7 @@ pub const SOON: Duration = Duration::from_mins(1);
 pub struct World {
     pub platform: Platform,
     pub pool: PgPool,
-    ingest: Process,
+    pub ingest: Process,
     handle: Process,
     _others: Vec<Process>,
 }

@@ -4,6 +4,7 @@
 //! they may stop.
 
 mod broker;
+mod controllers;
 mod freeze;
 mod joins;
 mod kill;
@@ -65,7 +66,7 @@ struct Running {
     ingest: Process,
     relay: Process,
     handle: Process,
-    _controllers: Process,
+    controllers: Process,
     load: Load,
 }
 
@@ -80,7 +81,7 @@ impl Running {
         let (ingest, relay, handle) =
             tokio::join!(platform.ingest().ready(), platform.relay("").ready(), platform.handle("").ready());
         let load = Load::start(&ingest.url("/api/v1/events"), pace);
-        let running = Self { platform, ingest, relay, handle, _controllers: controllers, load };
+        let running = Self { platform, ingest, relay, handle, controllers, load };
         running.load.more(50).await;
         let pool = running.platform.database().pool().await;
         verify::until_projected(&pool, 1).await;

@@ -59,6 +59,9 @@ async fn up_is_killed_under_load_and_started_again(kind: Kind) {
         up.start_again();
     }
     load.more(200).await;
+    assert!(up.terminate().success(), "an orderly end under load");
+    up.start_again();
+    load.more(200).await;
     let outcome = load.finish().await;
     verify(&pool(&data).await, &outcome).await;
     assert!(up.terminate().success(), "an orderly end");

@@ -32,6 +32,8 @@ async fn a_transaction_is_open_all_the_time(kind: Kind) {
     assert!(dead_rows_stay(&pool).await, "nothing could be cleaned up");
     assert_eq!(held_xmin(&mut open).await, xmin, "it was held all the time");
     open.rollback().await.unwrap();
+    let after = Rates::now(&running.load, &pool).await;
+    assert!(after.folded >= before.folded * 0.6, "full again when it ends: {after:?} of {before:?}");
     running.settle().await;
 }
 

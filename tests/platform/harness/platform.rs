@@ -22,6 +22,8 @@ pub struct Platform {
     /// Names the logs.
     name: String,
     database: Database,
+    /// Of the projections, if that is another.
+    handler_database: Option<Database>,
     bus: Bus,
     resources: Arc<TempDir>,
     /// Begins the names of its topics.
@@ -87,15 +89,24 @@ impl Platform {
     pub fn new(name: &str, database: Database, bus: Bus) -> Self {
         let prefix = topic_prefix();
         let resources = Arc::new(sensor_resources(&prefix));
-        Self { name: name.to_owned(), database, bus, resources, prefix, environment: BTreeMap::new() }
+        let (name, environment) = (name.to_owned(), BTreeMap::new());
+        Self { name, database, handler_database: None, bus, resources, prefix, environment }
     }
 
     /// The same platform on another bus.
     pub fn on(&self, bus: Bus) -> Self {
-        let (name, database) = (format!("{}-other", self.name), self.database.clone());
+        let name = format!("{}-other", self.name);
+        let (database, handler_database) = (self.database.clone(), self.handler_database.clone());
         let (resources, prefix, environment) =
             (Arc::clone(&self.resources), self.prefix.clone(), self.environment.clone());
-        Self { name, database, bus, resources, prefix, environment }
+        Self { name, database, handler_database, bus, resources, prefix, environment }
+    }
+
+    /// The handler keeps its projections in a database of its own, which query reads.
+    #[must_use]
+    pub fn with_handler_database(mut self, database: Database) -> Self {
+        self.handler_database = Some(database);
+        self
     }
 
     /// Polls come too seldom to help anybody: whatever gets through in less than a minute was woken.
@@ -121,10 +132,11 @@ impl Platform {
     fn role(&self, role: &str, instance: &str, arguments: &[&str]) -> Launch {
         let port = free_port();
         let name = format!("{}-{role}{instance}", self.name);
+        let handlers = self.handler_database.as_ref().unwrap_or(&self.database);
         let mut launch = Launch::new(&name, port, arguments)
             .env("INGESTION_DATABASE_URL", &self.database.url)
-            .env("EVENTHANDLER_DATABASE_URL", &self.database.url)
-            .env("QUERY_DATABASE_URL", &self.database.url);
+            .env("EVENTHANDLER_DATABASE_URL", &handlers.url)
+            .env("QUERY_DATABASE_URL", &handlers.url);
         launch.environment.extend(self.environment.clone());
         launch.arguments.insert(0, role.to_owned());
         launch.arguments.extend(["--bind".to_owned(), "127.0.0.1".to_owned(), "--port".to_owned(), port.to_string()]);
