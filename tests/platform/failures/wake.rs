@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
+use cornjacket::bus::wake::{OUTBOX, Wake, tell};
+use cornjacket::event::ShardSet;
+use secrecy::SecretString;
 use sqlx::PgPool;
+use sqlx::postgres::PgListener;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::measure::time_to_projection;
 use super::{Kind, turn};
@@ -112,4 +118,26 @@ async fn the_first_event_after_a_restart_gets_through_without_a_poll_on_the_embe
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_event_after_a_restart_gets_through_without_a_poll_on_kafka() {
     the_first_event_after_a_restart_of_the_database_gets_through_without_a_poll(Kind::Kafka).await;
+}
+
+/// The only connection of who tells is broken, and nobody else finds that out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_be_told_on_a_broken_connection_is_told_on_the_next() {
+    let _turn = turn().await;
+    let mut postgres = tokio::task::block_in_place(|| OwnPostgres::start_new("wake-tell"));
+    let database = postgres.fresh_database().await;
+    let pool = cornjacket::database::pool(&SecretString::from(database.url.clone()), "test", 1).unwrap();
+    sqlx::query("SELECT 1").execute(&pool).await.unwrap();
+    tokio::task::block_in_place(|| {
+        postgres.stop();
+        postgres.start();
+    });
+    let mut listener = PgListener::connect(&database.url).await.unwrap();
+    listener.listen(OUTBOX).await.unwrap();
+    let (wake, stop) = (Wake::default(), CancellationToken::new());
+    tokio::spawn(tell(wake.clone(), OUTBOX, Uuid::now_v7(), pool, stop.clone()));
+    wake.add(ShardSet(0b101));
+    let heard = tokio::time::timeout(SOON, listener.recv()).await.expect("it is told").unwrap();
+    assert!(heard.payload().ends_with(" 5"), "{heard:?}");
+    stop.cancel();
 }
