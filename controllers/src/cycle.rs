@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::Utc;
+use crds::cause::Chain;
 use crds::registration::{Compiled, ResourceKey, Topic};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -50,7 +51,7 @@ impl Cycle {
             Ok(files) => files,
             Err(error) => {
                 // An empty directory removes everything; one that cannot be read, nothing.
-                self.complain(vec![error.to_string()]);
+                self.complain(vec![Chain(&error).to_string()]);
                 return self.keep_seats().await;
             }
         };

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use std::collections::BTreeMap;
 
+use crds::cause::Chain;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -78,9 +79,10 @@ pub async fn run(config: Config, state: watch::Sender<State>, stop: Cancellation
     while let Some(Err(error)) = stop.run_until_cancelled(session(&config, &directory, &state, &mut failures)).await {
         let wait = backoff::delay(failures, rand::random()).min(Duration::from_secs(10));
         failures += 1;
-        warn!(%error, retry_in_ms = wait.as_millis(), "controllers: what is registered goes on");
+        let error = Chain(&error).to_string();
+        warn!(error, retry_in_ms = wait.as_millis(), "controllers: what is registered goes on");
         metrics::counter!("cornjacket_controllers_failures_total").increment(1);
-        state.send_replace(State::Retrying(error.to_string()));
+        state.send_replace(State::Retrying(error));
         if stop.run_until_cancelled(sleep(wait)).await.is_none() {
             break;
         }

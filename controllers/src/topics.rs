@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crds::cause::Chain;
 use crds::registration::Topic;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -40,10 +41,11 @@ pub async fn keep(kafka: Kafka, mut wanted: watch::Receiver<Vec<Topic>>, bus: wa
             }
             Err(error) => {
                 let wait = backoff::delay(keeper.failures, rand::random());
-                warn!(%error, retry_in_ms = wait.as_millis(), "broker not reachable");
+                let error = Chain(&error).to_string();
+                warn!(error, retry_in_ms = wait.as_millis(), "broker not reachable");
                 metrics::counter!("cornjacket_controllers_broker_failures_total").increment(1);
                 keeper.failures += 1;
-                publish(&bus, Bus::Unreachable(error.to_string()));
+                publish(&bus, Bus::Unreachable(error));
                 wait
             }
         };

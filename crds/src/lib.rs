@@ -4,6 +4,7 @@
 //! [`event_type`], [`projection`], [`webhook_action`]), and the compiled forms ([`registration`]). Nothing here reads
 //! a clock, a network or a database.
 
+pub mod cause;
 pub mod condition;
 pub mod definition;
 mod duration;

@@ -34,9 +34,9 @@ pub struct Claim {
 /// Reading failed; the same call may succeed later.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
-    #[error("database: {0}")]
+    #[error(transparent)]
     Database(#[from] sqlx::Error),
-    #[error("kafka: {0}")]
+    #[error(transparent)]
     Kafka(#[from] KafkaError),
     #[error("the Kafka consumer thread ended: {0}")]
     ConsumerEnded(String),

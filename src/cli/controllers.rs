@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
 use controllers::State;
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::process::{BusArgs, DEFAULT_URL, LogArgs, Process, ServeArgs, prepare, url};
+use super::process::{BusArgs, LogArgs, Process, ServeArgs, prepare};
+use super::url::{DEFAULT_URL, DatabaseUrl};
 use crate::database::{self, Urls};
 use crate::handler::BusChoice;
 use crate::lifecycle::Stage;
@@ -24,10 +24,10 @@ pub struct ControllersArgs {
     #[arg(long, env = "CORNJACKET_RESOURCES", value_name = "DIR")]
     resources: PathBuf,
     /// Database of the projections; the status of each resource is kept there
-    #[arg(long, env = "EVENTHANDLER_DATABASE_URL", value_parser = url, default_value = DEFAULT_URL, hide_env_values = true)]
+    #[arg(long, env = "EVENTHANDLER_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
     eventhandler_database_url: SecretString,
     /// Database of the outbox and the event store
-    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = url, default_value = DEFAULT_URL, hide_env_values = true)]
+    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
     ingestion_database_url: SecretString,
     /// Port of /healthz, /readyz, /health and /metrics
     #[arg(long, env = "CORNJACKET_CONTROLLERS_PORT", default_value_t = 8085)]
@@ -68,7 +68,7 @@ pub async fn run(args: ControllersArgs, logs: &LogArgs) -> anyhow::Result<()> {
 /// # Errors
 /// A database URL cannot be parsed.
 pub fn start(controllers: Controllers, process: &Process) -> anyhow::Result<()> {
-    let options = |url: &SecretString| database::options(url, "controllers").context("a database URL is not valid");
+    let options = |url: &SecretString| database::options(url, "controllers");
     let Controllers { resources, namespace, urls, bus } = controllers;
     let config = controllers::Config {
         directory: resources,

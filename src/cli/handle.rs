@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use secrecy::SecretString;
 
-use super::process::{BusArgs, DEFAULT_URL, LogArgs, PollArgs, Process, ServeArgs, prepare, url};
+use super::process::{BusArgs, LogArgs, PollArgs, Process, ServeArgs, prepare};
+use super::url::{DEFAULT_URL, DatabaseUrl};
 use crate::bus::wake::Wake;
 use crate::database::{self, Urls};
 use crate::handler::Handler;
@@ -16,10 +17,10 @@ use crate::registry::{self, Role};
 #[derive(Args)]
 pub struct HandleArgs {
     /// Database of the projections
-    #[arg(long, env = "EVENTHANDLER_DATABASE_URL", value_parser = url, default_value = DEFAULT_URL, hide_env_values = true)]
+    #[arg(long, env = "EVENTHANDLER_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
     eventhandler_database_url: SecretString,
     /// Database of the event store, which is read on the embedded bus and for rebuilds
-    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = url, default_value = DEFAULT_URL, hide_env_values = true)]
+    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
     ingestion_database_url: SecretString,
     /// Port of /healthz, /readyz, /health and /metrics
     #[arg(long, env = "CORNJACKET_HANDLER_PORT", default_value_t = 8084)]

@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::Args;
 use secrecy::SecretString;
 
-use super::process::{DEFAULT_URL, LogArgs, Process, ServeArgs, prepare, url};
+use super::process::{LogArgs, Process, ServeArgs, prepare};
+use super::url::{DEFAULT_URL, DatabaseUrl};
 use crate::bus::wake::{self, Wake};
 use crate::database::{self, Service};
 use crate::ingest::{self, Limits, Rules, Settings};
@@ -22,7 +23,7 @@ const OTHER_CONNECTIONS: u32 = 4;
 #[derive(Args)]
 pub struct IngestArgs {
     /// Database of the outbox and the event store
-    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = url, default_value = DEFAULT_URL, hide_env_values = true)]
+    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
     ingestion_database_url: SecretString,
     /// Port of the events interface, and of /healthz, /readyz, /health and /metrics
     #[arg(long, env = "CORNJACKET_INGESTION_PORT", default_value_t = 8080)]

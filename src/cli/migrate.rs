@@ -3,16 +3,16 @@
 use clap::Args;
 use secrecy::SecretString;
 
-use super::process::{DEFAULT_URL, url};
+use super::url::{DEFAULT_URL, DatabaseUrl};
 use crate::database::{self, Urls};
 
 #[derive(Args)]
 pub struct MigrateArgs {
     /// Database of the outbox and the event store
-    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = url, default_value = DEFAULT_URL, hide_env_values = true)]
+    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
     ingestion_database_url: SecretString,
     /// Database of the projections
-    #[arg(long, env = "EVENTHANDLER_DATABASE_URL", value_parser = url, default_value = DEFAULT_URL, hide_env_values = true)]
+    #[arg(long, env = "EVENTHANDLER_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
     eventhandler_database_url: SecretString,
     /// Only say what is pending; exit code 1 if anything is
     #[arg(long)]

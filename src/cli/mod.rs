@@ -12,10 +12,12 @@ pub mod process;
 mod query;
 mod relay;
 pub mod up;
+mod url;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use crds::cause::Chain;
 
 /// An event platform that a team declares instead of programs.
 #[derive(Parser)]
@@ -70,7 +72,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(e) => {
-            eprintln!("error: {e:#}");
+            eprintln!("error: {}", Chain(e.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use crds::cause::Chain;
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
@@ -139,6 +140,7 @@ impl Process {
 
     /// What `/healthz`, `/readyz`, `/health` and `/metrics` of a role answer from.
     pub fn operations(&self, role: &'static str) -> Operations {
+        ::metrics::gauge!("cornjacket_build_info", "version" => env!("CARGO_PKG_VERSION"), "role" => role).set(1.0);
         Operations { role, readiness: self.readiness.clone(), metrics: self.metrics.clone() }
     }
 
@@ -193,16 +195,10 @@ pub async fn inspect(databases: Vec<(SecretString, BTreeSet<Service>)>, no_migra
                 );
             }
             Err(error @ (MigrationError::Newer { .. } | MigrationError::Changed { .. })) => return Err(error.into()),
-            Err(error) => warn!(%error, "cannot look at the migrations: going on, and waiting for the database"),
+            Err(error) => {
+                warn!(error = %Chain(&error), "cannot look at the migrations: going on, and waiting for the database");
+            }
         }
     }
     Ok(())
 }
-
-/// A database URL from a flag or its environment variable; clap shows neither in its output.
-pub fn url(text: &str) -> Result<SecretString, std::convert::Infallible> {
-    Ok(SecretString::from(text.to_owned()))
-}
-
-/// What a service's database URL is when none is given, as for development.
-pub const DEFAULT_URL: &str = "postgres://cornjacket:cornjacket@localhost:5432/cornjacket?sslmode=disable";

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::Args;
 use secrecy::SecretString;
 
-use super::process::{DEFAULT_URL, LogArgs, Process, ServeArgs, inspect, url};
+use super::process::{LogArgs, Process, ServeArgs, inspect};
+use super::url::{DEFAULT_URL, DatabaseUrl};
 use crate::database::{self, Service};
 use crate::lifecycle::Stage;
 use crate::query::{self, Limits, Sources};
@@ -16,10 +17,10 @@ use crate::registry::{self, Role};
 #[derive(Args)]
 pub struct QueryArgs {
     /// Database of the projections: the handler's, or a replica of it (which cannot stream projections)
-    #[arg(long, env = "QUERY_DATABASE_URL", value_parser = url, default_value = DEFAULT_URL, hide_env_values = true)]
+    #[arg(long, env = "QUERY_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
     query_database_url: SecretString,
     /// Database of the outbox and the event store
-    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = url, default_value = DEFAULT_URL, hide_env_values = true)]
+    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
     ingestion_database_url: SecretString,
     /// Port of the query API, and of /healthz, /readyz, /health and /metrics
     #[arg(long, env = "CORNJACKET_QUERY_PORT", default_value_t = 8081)]

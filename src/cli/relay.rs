@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::Args;
 use secrecy::SecretString;
 
-use super::process::{BusArgs, DEFAULT_URL, LogArgs, PollArgs, Process, ServeArgs, prepare, url};
+use super::process::{BusArgs, LogArgs, PollArgs, Process, ServeArgs, prepare};
+use super::url::{DEFAULT_URL, DatabaseUrl};
 use crate::bus::wake::Wake;
 use crate::database::{self, Service};
 use crate::handler::BusChoice;
@@ -18,7 +19,7 @@ use crate::relay::{Relay, Settings};
 #[derive(Args)]
 pub struct RelayArgs {
     /// Database of the outbox and the event store
-    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = url, default_value = DEFAULT_URL, hide_env_values = true)]
+    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
     ingestion_database_url: SecretString,
     /// Port of /healthz, /readyz, /health and /metrics
     #[arg(long, env = "CORNJACKET_RELAY_PORT", default_value_t = 8083)]

@@ -30,7 +30,7 @@ impl fmt::Display for Service {
 /// Why the migrations of a database were not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
-    #[error("cannot connect to the database of {services}: {source}")]
+    #[error("cannot connect to the database of {services}")]
     Connect { services: String, source: sqlx::Error },
     #[error(
         "the database is newer than this binary: it has {set} migration {version}, which this release does not know; use the release that applied it, or a newer one"
@@ -38,7 +38,7 @@ pub enum MigrationError {
     Newer { set: &'static str, version: i64 },
     #[error("{set} migration {version} was changed after it was applied: this binary does not fit the database")]
     Changed { set: &'static str, version: i64 },
-    #[error("{set} migrations failed, nothing of the failed one was kept: {source}")]
+    #[error("{set} migrations failed, nothing of the failed one was kept")]
     Failed { set: &'static str, source: MigrateError },
 }
 
@@ -91,11 +91,14 @@ pub async fn migrate(url: &SecretString, services: &BTreeSet<Service>) -> Result
 async fn apply(connection: &mut PgConnection, services: &BTreeSet<Service>) -> Result<usize, MigrationError> {
     let mut applied = 0;
     for set in sets(services) {
+        // Counted under the lock, which the run below takes a second time: what another process has just applied is not ours.
+        connection.lock().await.map_err(|e| explain(set.name, e))?;
         let before = pending(connection, &set).await?.len();
         if before > 0 {
             info!(set = set.name, pending = before, "applying {before} {} migration(s)", set.name);
         }
         set.migrator.run_direct(None, connection, false).await.map_err(|e| explain(set.name, e))?;
+        connection.unlock().await.map_err(|e| explain(set.name, e))?;
         applied += before;
     }
     Ok(applied)

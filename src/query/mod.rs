@@ -182,7 +182,7 @@ pub enum QueryError {
     #[error("streams of projections need the primary: QUERY_DATABASE_URL names a standby")]
     Standby,
     /// Reading failed.
-    #[error("reading failed: {0}")]
+    #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
 

@@ -58,13 +58,13 @@ pub struct Registry {
 /// Why registrations could not be read or acknowledged. All of it is transient: the session is begun anew.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    #[error("cannot read what is registered: {0}")]
+    #[error("cannot read what is registered")]
     Read(#[source] sqlx::Error),
-    #[error("cannot listen for changed registrations: {0}")]
+    #[error("cannot listen for changed registrations")]
     Listen(#[source] sqlx::Error),
-    #[error("cannot renew the heartbeat: {0}")]
+    #[error("cannot renew the heartbeat")]
     Heartbeat(#[source] sqlx::Error),
-    #[error("cannot acknowledge registrations: {0}")]
+    #[error("cannot acknowledge registrations")]
     Acknowledge(#[source] sqlx::Error),
     #[error("the database does not answer within {} s", .0.as_secs())]
     Silent(std::time::Duration),

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::cause::Chain;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -51,7 +52,7 @@ pub(super) async fn run(
     while let Some(Err(error)) = stop.run_until_cancelled(Box::pin(keeper.session())).await {
         let wait = RETRY.1.min(RETRY.0 * 2_u32.saturating_pow(keeper.failures.min(10)));
         if keeper.failures == 0 {
-            warn!(%error, "registrations cannot be read: the last catalog stays in use, trying again until they can");
+            warn!(error = %Chain(&error), "registrations cannot be read: the last catalog stays in use, trying again until they can");
         }
         keeper.failures += 1;
         metrics::counter!("cornjacket_registry_failures_total").increment(1);

@@ -96,6 +96,19 @@ async fn lines_are_a_batch_and_batches_are_bounded() {
     let (status, body) = read(send(lines(1_001))).await;
     assert_eq!(status, 413);
     assert!(body["error"].as_str().unwrap().contains("1000 events"), "{body}");
+    let none = send("{oops\n{}".to_owned()).send().await.unwrap();
+    assert_eq!(none.headers()["content-type"], "application/problem+json");
+    let none: serde_json::Value = none.json().await.unwrap();
+    assert_eq!(
+        (&none["status"], &none["accepted"], &none["error"]),
+        (&json!(400), &json!(0), &none["detail"]),
+        "{none}"
+    );
+    let unknown = world.get("/api/v1/event-types/no.such").await;
+    assert_eq!(
+        (unknown.status().as_u16(), &unknown.headers()["content-type"]),
+        (404, &"application/problem+json".parse().unwrap())
+    );
     assert_eq!(world.outbox_rows().await, 3);
     let (status, body) = read(world.post_to("/api/v1/events/batch").json(&json!([]))).await;
     assert_eq!((status, &body["results"]), (202, &json!([])));

@@ -18,11 +18,11 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// A broker could not be asked. Transient: try again with backoff.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    #[error("cannot set up the Kafka client: {0}; check KAFKA_BROKERS and the TLS and SASL settings")]
+    #[error("cannot set up the Kafka client (check KAFKA_BROKERS and the TLS and SASL settings)")]
     Client(#[source] KafkaError),
-    #[error("cannot ask the broker which topics exist: {0}; check that KAFKA_BROKERS is reachable")]
+    #[error("cannot ask the broker which topics exist (check that KAFKA_BROKERS is reachable)")]
     Metadata(#[source] KafkaError),
-    #[error("cannot create topics: {0}")]
+    #[error("cannot create topics")]
     Create(#[source] KafkaError),
     #[error("the call to the broker was cut off")]
     Interrupted,

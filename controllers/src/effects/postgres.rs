@@ -24,9 +24,9 @@ const LOCK: i32 = 0x636a_6374;
 /// A step at the database failed. Transient: sit down again with backoff.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    #[error("cannot connect to the database: {0}")]
+    #[error("cannot connect to the database")]
     Connect(#[source] sqlx::Error),
-    #[error("cannot {doing}: {source}")]
+    #[error("cannot {doing}")]
     Statement { doing: &'static str, source: sqlx::Error },
     #[error("the database does not answer within {} s", .0.as_secs())]
     Silent(Duration),

@@ -27,7 +27,7 @@ pub type Files = BTreeMap<String, Result<String, String>>;
 /// The directory itself cannot be read. What is registered stays.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    #[error("cannot read the directory of resources '{}': {source}", .path.display())]
+    #[error("cannot read the directory of resources '{}'", .path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("reading the directory of resources was cut off")]
     Interrupted,

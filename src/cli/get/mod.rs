@@ -1,5 +1,6 @@
 //! `cornjacket get`: what is declared, what runs of it, and why not.
 
+mod silence;
 mod store;
 mod table;
 
@@ -14,8 +15,8 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use self::store::Entry;
-use super::process::url;
 use super::up::database_url;
+use super::url::DatabaseUrl;
 use crate::database;
 
 /// How long the database may take to answer.
@@ -36,7 +37,7 @@ pub struct GetArgs {
     #[arg(short, long, env = "CORNJACKET_NAMESPACE", default_value = "default")]
     namespace: String,
     /// Database of the projections, where statuses are kept; default: the one of the `up` that runs on --data-dir
-    #[arg(long, env = "EVENTHANDLER_DATABASE_URL", value_parser = url, hide_env_values = true)]
+    #[arg(long, env = "EVENTHANDLER_DATABASE_URL", value_parser = DatabaseUrl, hide_env_values = true)]
     database_url: Option<SecretString>,
     /// Data directory of `up`
     #[arg(long, env = "CORNJACKET_DATA_DIR", default_value = ".cornjacket", value_name = "DIR")]
@@ -58,16 +59,28 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
     let url = find_database(&args)?;
     let pool = database::pool(&url, "get", 1)?;
     let read = store::read(&pool, &args.namespace);
-    let mut entries = tokio::time::timeout(ANSWER, read)
-        .await
-        .context("the database does not answer")?
-        .context("cannot read what is registered; is the platform running, and migrated?")?;
+    let read = tokio::time::timeout(ANSWER, read).await.context("the database does not answer")?;
+    let (mut entries, live) = read.with_context(|| unreadable(&args))?;
+    for entry in &mut entries {
+        silence::tell(entry, &live);
+    }
     entries.retain(|entry| args.kind.is_none_or(|kind| kind == entry.kind));
     if let (Some(kind), Some(name)) = (args.kind, &args.name) {
         entries.retain(|entry| entry.name == *name);
         anyhow::ensure!(!entries.is_empty(), "there is no {kind} '{name}' in the namespace '{}'", args.namespace);
     }
     print(&entries, &args)
+}
+
+/// What to say where the database cannot be read.
+fn unreadable(args: &GetArgs) -> String {
+    match args.database_url {
+        Some(_) => "cannot read what is registered; is the platform running, and migrated?".to_owned(),
+        None => format!(
+            "nothing is running on '{0}', or its PostgreSQL is away: start it by `cornjacket up --data-dir {0}`",
+            args.data_dir.display()
+        ),
+    }
 }
 
 /// The flag or its variable, else what `up` wrote.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use crds::registration::Kind;
+use crds::role::Role;
 use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgPool, Row};
@@ -44,7 +45,8 @@ pub struct Progress {
 }
 
 /// Everything of a namespace, by kind and name.
-pub async fn read(pool: &PgPool, namespace: &str) -> Result<Vec<Entry>, sqlx::Error> {
+/// With the roles that live in this database.
+pub async fn read(pool: &PgPool, namespace: &str) -> Result<(Vec<Entry>, Vec<Role>), sqlx::Error> {
     let rows = sqlx::query(
         "SELECT kind, name, coalesce(s.generation, r.generation) AS generation, s.origin, s.status,
                 coalesce(s.created_at, r.updated_at) AS created_at,
@@ -62,7 +64,11 @@ pub async fn read(pool: &PgPool, namespace: &str) -> Result<Vec<Entry>, sqlx::Er
         entries.extend(entry(&row, namespace, &progress)?);
     }
     entries.sort_by_key(|entry| Kind::ALL.iter().position(|kind| *kind == entry.kind));
-    Ok(entries)
+    let live: Vec<String> =
+        sqlx::query_scalar("SELECT DISTINCT role FROM instance WHERE heartbeat_at > now() - interval '15 seconds'")
+            .fetch_all(pool)
+            .await?;
+    Ok((entries, live.iter().filter_map(|role| Role::parse(role)).collect()))
 }
 
 async fn progress(pool: &PgPool) -> Result<HashMap<String, Progress>, sqlx::Error> {

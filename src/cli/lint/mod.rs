@@ -4,6 +4,7 @@
 //! own resolution.
 
 mod finding;
+mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -71,6 +72,7 @@ fn lint(files: &[(String, String)]) -> Report {
     let resources = manifests.len();
     let set = once_each(manifests, &mut findings);
     findings.extend(unresolved(&set));
+    findings.extend(set.iter().flat_map(|(key, manifest)| sources::unknown(key, manifest, &set)));
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     Report { findings: findings.into_iter().collect(), files: files.len(), resources, errors, warnings }

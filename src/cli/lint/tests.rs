@@ -56,3 +56,29 @@ fn each_kind_of_mistake_is_named_with_its_line() {
         assert!(found.iter().any(|finding| finding.starts_with(&expected)), "{expected}\n{found:#?}");
     }
 }
+
+#[test]
+fn a_source_that_nothing_goes_into_is_a_warning() {
+    let projection = |source: &str| {
+        format!("---\n{HEAD}\nkind: Projection\nmetadata: {{name: p}}\nspec:\n  source: {source}\n  latest: {{}}\n")
+    };
+    let set =
+        topic("rest", "{default: true}") + &topic("t", "{prefixes: [user.]}") + &event_type("door.opened", "  {}");
+    for good in ["{eventTypes: [door.opened, user.login]}", "{prefixes: [door.]}", "{prefixes: [user]}"] {
+        assert_eq!(found(&(set.clone() + &projection(good))), Vec::<String>::new(), "{good}");
+    }
+    for (bad, named) in [
+        (
+            "{eventTypes: [door.opened, door.opend]}",
+            "warning: Projection/p: spec.source.eventTypes[1]: no EventType 'door.opend'",
+        ),
+        (
+            "{prefixes: [dor.]}",
+            "warning: Projection/p: spec.source.prefixes[0]: no EventType among the manifests begins with 'dor.'",
+        ),
+    ] {
+        let report = lint(&[("a.yaml".to_owned(), set.clone() + &projection(bad))]);
+        assert_eq!((report.errors, report.warnings), (0, 1), "{bad}");
+        assert!(report.findings[0].to_string().contains(named), "{}", report.findings[0]);
+    }
+}

@@ -14,8 +14,9 @@ use clap::Args;
 use secrecy::SecretString;
 
 use super::ingest::IngestTuning;
-use super::process::{BusArgs, LogArgs, PollArgs, Process, prepare, url};
+use super::process::{BusArgs, LogArgs, PollArgs, Process, prepare};
 use super::relay::RelayTuning;
+use super::url::DatabaseUrl;
 use crate::database::Urls;
 use crate::lifecycle::Stage;
 use postgres::PrivatePostgres;
@@ -44,13 +45,13 @@ pub struct UpArgs {
     #[arg(long, env = "CORNJACKET_ACTIONS_PORT", default_value_t = 8082, value_name = "PORT")]
     actions_port: u16,
     /// Database of the outbox and the event store. With any of the three URLs no private PostgreSQL is started
-    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = url, hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = DatabaseUrl, hide_env_values = true, value_name = "URL")]
     ingestion_database_url: Option<SecretString>,
     /// Database of the projections (default: the ingestion database)
-    #[arg(long, env = "EVENTHANDLER_DATABASE_URL", value_parser = url, hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "EVENTHANDLER_DATABASE_URL", value_parser = DatabaseUrl, hide_env_values = true, value_name = "URL")]
     eventhandler_database_url: Option<SecretString>,
     /// Database that queries read: the handler's or a replica of it (default: the handler's)
-    #[arg(long, env = "QUERY_DATABASE_URL", value_parser = url, hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "QUERY_DATABASE_URL", value_parser = DatabaseUrl, hide_env_values = true, value_name = "URL")]
     query_database_url: Option<SecretString>,
     #[command(flatten)]
     ingest: IngestTuning,

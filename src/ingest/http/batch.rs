@@ -57,7 +57,7 @@ impl Options {
         (status = 202, description = "all are stored", body = BatchAnswer),
         (status = 207, description = "some are stored", body = BatchAnswer),
         (status = 400, description = "none is stored, or the batch cannot be read", body = BatchAnswer),
-        (status = 413, description = "too many bytes or events", body = Problem),
+        (status = 413, description = "too many bytes or events", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "none is stored: the queue is full; see Retry-After", body = BatchAnswer),
         (status = 503, description = "none is stored: the database is away; see Retry-After", body = BatchAnswer),
     )

@@ -1,7 +1,7 @@
 //! What a batch is answered.
 
 use axum::Json;
-use axum::http::header::{RETRY_AFTER, WARNING};
+use axum::http::header::WARNING;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -9,8 +9,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::event::SCHEMA_WARNING;
+use super::problem::Problem;
 use crate::ingest::Instruments;
 use crate::ingest::refusal::{FieldError, Reason, Refusal};
+use crate::operate::http;
 
 /// What became of one event, and the rules it broke that only warn.
 pub(super) type Stored = (Result<Uuid, Refusal>, Vec<FieldError>);
@@ -20,9 +22,9 @@ pub(super) type Stored = (Result<Uuid, Refusal>, Vec<FieldError>);
 pub struct BatchAnswer {
     pub accepted: usize,
     pub refused: usize,
-    /// Why, where nothing was accepted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    /// Why, where nothing was accepted: the answer is an error then.
+    #[serde(flatten)]
+    pub problem: Option<Problem>,
     /// One for each event, in their order.
     pub results: Vec<ItemAnswer>,
 }
@@ -51,7 +53,7 @@ pub(super) fn answer(results: Vec<Stored>) -> Response {
     let total = results.len();
     let accepted = results.iter().filter(|(result, _)| result.is_ok()).count();
     let first = results.iter().filter_map(|(result, _)| result.as_ref().err()).find(|r| r.reason != Reason::WithBatch);
-    let cause = first.filter(|_| accepted == 0).map(|refusal| (refusal.reason, refusal.detail()));
+    let cause = first.filter(|_| accepted == 0).map(|refusal| (refusal.reason, Problem::from(refusal)));
     let warns = results.iter().any(|(_, warnings)| !warnings.is_empty());
     let status = match &cause {
         Some((reason, _)) => StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
@@ -61,11 +63,11 @@ pub(super) fn answer(results: Vec<Stored>) -> Response {
     let retry_after = cause.as_ref().and_then(|(reason, _)| reason.retry_after());
     let results =
         results.into_iter().enumerate().map(|(index, (result, warnings))| item(index, result, warnings)).collect();
-    let body = BatchAnswer { accepted, refused: total - accepted, error: cause.map(|(_, detail)| detail), results };
-    let mut response = (status, Json(body)).into_response();
-    if let Some(seconds) = retry_after {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
+    let body = BatchAnswer { accepted, refused: total - accepted, problem: cause.map(|(_, problem)| problem), results };
+    let mut response = match body.problem {
+        Some(_) => http::problem(status, &body, retry_after),
+        None => (status, Json(body)).into_response(),
+    };
     if warns {
         response.headers_mut().insert(WARNING, HeaderValue::from_static(SCHEMA_WARNING));
     }

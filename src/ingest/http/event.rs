@@ -68,14 +68,14 @@ pub struct EventAccepted {
         description = "1 to 255 visible ASCII characters: within 24 h the same event under the same key is stored once")),
     responses(
         (status = 202, description = "stored", body = EventAccepted),
-        (status = 400, description = "the event breaks a rule", body = Problem),
-        (status = 408, description = "the body took too long to arrive", body = Problem),
-        (status = 413, description = "the body is too large", body = Problem),
-        (status = 415, description = "content type or encoding", body = Problem),
-        (status = 422, description = "the idempotency key was used for another event", body = Problem),
-        (status = 429, description = "the queue is full; see Retry-After", body = Problem),
-        (status = 431, description = "too many header fields", body = Problem),
-        (status = 503, description = "the database is away; see Retry-After", body = Problem),
+        (status = 400, description = "the event breaks a rule", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "the body took too long to arrive", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "the body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "content type or encoding", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "the idempotency key was used for another event", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "the queue is full; see Retry-After", body = Problem, content_type = "application/problem+json"),
+        (status = 431, description = "too many header fields", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "the database is away; see Retry-After", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn post(State(ingest): State<Arc<Ingest>>, request: Request<Body>) -> Response {

@@ -8,10 +8,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use crds::registration::Validation;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::problem::Problem;
 use crate::ingest::Ingest;
+use crate::operate::http;
 use crate::registry::LoadedEventType;
 
 /// All registered event types.
@@ -71,13 +73,18 @@ pub async fn list(State(ingest): State<Arc<Ingest>>) -> Json<EventTypes> {
     params(("event_type" = String, Path, description = "for example sensor.reading")),
     responses(
         (status = 200, description = "the event type", body = EventTypeDetail),
-        (status = 404, description = "no such event type is registered"),
+        (status = 404, description = "no such event type is registered", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn one(State(ingest): State<Arc<Ingest>>, Path(event_type): Path<String>) -> Response {
     let catalog = ingest.catalog();
     let Some(loaded) = catalog.event_types.get(&event_type) else {
-        return (StatusCode::NOT_FOUND, Json(json!({"error": "event type not found"}))).into_response();
+        let title = "event type not found".to_owned();
+        let kind = "urn:cornjacket:problem:event-type-not-found".to_owned();
+        let status = StatusCode::NOT_FOUND;
+        let (error, detail) = (title.clone(), title.clone());
+        let body = Problem { error, kind, title, status: status.as_u16(), detail, errors: Vec::new() };
+        return http::problem(status, &body, None);
     };
     let detail = EventTypeDetail { summary: summary(loaded, true), examples: loaded.spec.examples.clone() };
     Json(detail).into_response()

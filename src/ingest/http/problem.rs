@@ -1,14 +1,13 @@
 //! A refusal as an answer: `{"error": …}` for every client, with the fields of RFC 9457 beside it.
 
-use axum::Json;
-use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::ingest::Instruments;
 use crate::ingest::refusal::{FieldError, Refusal};
+use crate::operate::http;
 
 /// Why a request is refused.
 #[derive(Debug, Serialize, ToSchema)]
@@ -26,8 +25,8 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
+impl From<&Refusal> for Problem {
+    fn from(refusal: &Refusal) -> Self {
         let detail = refusal.detail();
         Self {
             error: detail.clone(),
@@ -35,7 +34,7 @@ impl From<Refusal> for Problem {
             title: refusal.reason.title().to_owned(),
             status: refusal.reason.status(),
             detail,
-            errors: refusal.errors,
+            errors: refusal.errors.clone(),
         }
     }
 }
@@ -45,10 +44,6 @@ impl IntoResponse for Refusal {
         Instruments::refused(self.reason, 1);
         let status = StatusCode::from_u16(self.reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry_after = self.reason.retry_after();
-        let mut response = (status, Json(Problem::from(self))).into_response();
-        if let Some(seconds) = retry_after {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        response
+        http::problem(status, &Problem::from(&self), retry_after)
     }
 }

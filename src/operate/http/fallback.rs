@@ -2,8 +2,10 @@
 
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Json, Response};
+use axum::response::Response;
 use serde_json::json;
+
+use super::problem;
 
 /// Adds answers for paths and methods that are not served.
 pub fn with_fallbacks(routes: Router) -> Router {
@@ -22,7 +24,7 @@ async fn no_such_method(method: Method, uri: Uri) -> Response {
 fn refusal(status: StatusCode, title: &str, detail: &str) -> Response {
     let kind = format!("urn:cornjacket:problem:{}", title.replace(' ', "-"));
     let body = json!({"error": detail, "type": kind, "title": title, "status": status.as_u16(), "detail": detail});
-    (status, Json(body)).into_response()
+    problem(status, &body, None)
 }
 
 /// A caller's text, cut to what a message can hold.

@@ -3,6 +3,7 @@
 mod docs;
 mod fallback;
 mod measure;
+mod problem;
 mod serve;
 
 use axum::Router;
@@ -15,6 +16,7 @@ use serde_json::json;
 
 pub use docs::docs;
 pub use measure::measured;
+pub use problem::{PROBLEM, problem};
 pub use serve::serve;
 
 use super::Readiness;

@@ -1,11 +1,12 @@
 //! Refusals as clients get them: `{"error": …}` as ever, with the fields of RFC 9457 beside it.
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
 use utoipa::ToSchema;
 
+use crate::operate::http;
 use crate::query::QueryError;
 
 /// Why a request was not answered.
@@ -32,17 +33,11 @@ impl IntoResponse for QueryError {
             title.clone_into(&mut message);
         }
         let problem = Problem { detail: message.clone(), error: message, kind, title, status: status.as_u16() };
-        let mut response = (status, axum::Json(problem)).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(seconds) = retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
-        }
-        response
+        http::problem(status, &problem, retry_after)
     }
 }
 
-type Class = (StatusCode, &'static str, &'static str, Option<&'static str>);
+type Class = (StatusCode, &'static str, &'static str, Option<u32>);
 
 fn classify(error: &QueryError) -> Class {
     match error {
@@ -53,18 +48,18 @@ fn classify(error: &QueryError) -> Class {
             (StatusCode::NOT_FOUND, "urn:cornjacket:problem:event-not-found", "event not found", None)
         }
         QueryError::EventNotStored(_) => {
-            (StatusCode::NOT_FOUND, "urn:cornjacket:problem:event-not-stored", "event not stored yet", Some("1"))
+            (StatusCode::NOT_FOUND, "urn:cornjacket:problem:event-not-stored", "event not stored yet", Some(1))
         }
         QueryError::NotPassed { .. } => (
             StatusCode::GATEWAY_TIMEOUT,
             "urn:cornjacket:problem:not-passed",
             "projection has not passed the event",
-            Some("1"),
+            Some(1),
         ),
         QueryError::Parameter { .. } | QueryError::BadEventId(_) => {
             (StatusCode::BAD_REQUEST, "urn:cornjacket:problem:bad-parameter", "bad parameter", None)
         }
-        QueryError::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "urn:cornjacket:problem:busy", "busy", Some("5")),
+        QueryError::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "urn:cornjacket:problem:busy", "busy", Some(5)),
         QueryError::Standby => {
             (StatusCode::NOT_IMPLEMENTED, "urn:cornjacket:problem:standby", "not on a standby", None)
         }
@@ -94,5 +89,5 @@ const AWAY: Class = (
     StatusCode::SERVICE_UNAVAILABLE,
     "urn:cornjacket:problem:database-away",
     "the database is away: try again",
-    Some("1"),
+    Some(1),
 );

@@ -52,7 +52,7 @@ pub enum PostgresError {
     Binaries(#[from] NoBinaries),
     #[error(transparent)]
     Account(#[from] NoAccount),
-    #[error("cannot {step} {}: {source}", path.display())]
+    #[error("cannot {step} {}", path.display())]
     Files { step: &'static str, path: PathBuf, source: std::io::Error },
     #[error("{program} failed: {output}")]
     Program { program: &'static str, output: String },
