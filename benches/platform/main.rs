@@ -4,7 +4,7 @@
 //! platform share the machine. Runs one section after the other, each on a fresh database.
 //!
 //! Arguments (after `--`): names of sections to run (default: all, about 15 minutes), `--seconds N` for the length of each
-//! measurement (default 5).
+//! measurement (default 5), `--bus embedded` or `--bus kafka` for one bus only.
 
 #[path = "../../tests/platform/harness/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the tests' harness, of which a benchmark needs a part")]
@@ -33,21 +33,30 @@ fn main() {
 pub struct Arguments {
     sections: Vec<String>,
     pub seconds: u64,
+    /// The only bus to measure, if one was named.
+    bus: Option<String>,
 }
 
 impl Arguments {
     fn parse(arguments: impl Iterator<Item = String>) -> Self {
-        let mut this = Self { sections: Vec::new(), seconds: 5 };
+        let mut this = Self { sections: Vec::new(), seconds: 5, bus: None };
         let mut arguments = arguments.filter(|a| a != "--bench");
         while let Some(argument) = arguments.next() {
             if argument == "--seconds" {
                 this.seconds = arguments.next().and_then(|n| n.parse().ok()).expect("--seconds takes a number");
+            } else if argument == "--bus" {
+                this.bus = arguments.next();
+                assert!(matches!(this.bus.as_deref(), Some("embedded" | "kafka")), "--bus takes embedded or kafka");
             } else {
                 assert!(SECTIONS.contains(&argument.as_str()), "no section '{argument}': there are {SECTIONS:?}");
                 this.sections.push(argument);
             }
         }
         this
+    }
+
+    pub fn wants_bus(&self, bus: &str) -> bool {
+        self.bus.as_deref().is_none_or(|only| only == bus)
     }
 
     pub fn wants(&self, section: &str) -> bool {

@@ -26,12 +26,14 @@ pub async fn run(arguments: &Arguments, report: &mut Report) {
     }
     let embedded_or_kafka = ["end-to-end", "latency", "backlog", "relays"].iter().any(|s| arguments.wants(s));
     if embedded_or_kafka {
-        for kafka in [false, true] {
-            let bus = if kafka { Bus::Kafka(shared_kafka().await) } else { Bus::Embedded };
-            both_buses(arguments, bus, if kafka { "Kafka" } else { "embedded" }, report).await;
+        if arguments.wants_bus("embedded") {
+            both_buses(arguments, Bus::Embedded, "embedded", report).await;
+        }
+        if arguments.wants_bus("kafka") {
+            both_buses(arguments, Bus::Kafka(shared_kafka().await), "Kafka", report).await;
         }
     }
-    if arguments.wants("latency") {
+    if arguments.wants("latency") && arguments.wants_bus("embedded") {
         latency_of_up(report).await;
     }
     if arguments.wants("idle") {
