@@ -2,6 +2,8 @@
 
 pub mod controllers;
 mod crd;
+#[cfg(test)]
+mod documents;
 pub mod event;
 mod get;
 mod handle;

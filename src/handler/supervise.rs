@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::gauge;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -159,14 +159,7 @@ impl Supervisor {
         let heads = cursors::heads(&self.ingestion).await?;
         let progress = store::lock_progress(&mut tx).await?;
         for change in changes(&wanted, &progress, &heads, self.bus == "kafka") {
-            info!(projection = change.to.projection_type, "projection {}", change.what);
-            if change.clear_live {
-                rows::clear(&mut tx, Target::Live, &change.to.projection_type).await?;
-            }
-            if change.clear_beside {
-                rows::clear(&mut tx, Target::Beside, &change.to.projection_type).await?;
-            }
-            store::save(&mut tx, &change.to, None).await?;
+            apply(&mut tx, &change).await?;
         }
         let progress = store::progress(&mut tx).await?;
         tx.commit().await?;
@@ -185,6 +178,17 @@ impl Supervisor {
         }
         Ok(())
     }
+}
+
+async fn apply(connection: &mut PgConnection, change: &Change) -> Result<(), sqlx::Error> {
+    let projection = &change.to.projection_type;
+    info!(projection, "projection {}", change.what);
+    for (clear, target) in [(change.clear_live, Target::Live), (change.clear_beside, Target::Beside)] {
+        if clear {
+            rows::clear(connection, target, projection).await?;
+        }
+    }
+    store::save(connection, &change.to, None).await
 }
 
 fn wanted(catalog: &Catalog) -> BTreeMap<String, Wanted> {

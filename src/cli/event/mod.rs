@@ -1,6 +1,7 @@
 //! `cornjacket event`: send events and watch them, by HTTP alone.
 
 mod client;
+mod deliver;
 mod input;
 pub mod send;
 pub mod sse;

@@ -11,10 +11,10 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::batch_answer::{BatchAnswer, Stored, answer};
-use super::event::NewEvent;
+use super::event::{NewEvent, admitted_now};
 use super::problem::Problem;
 use super::receive::{Form, Received, receive};
-use crate::ingest::accept::{Admitted, Circumstances, GivenKey, admit};
+use crate::ingest::accept::{Admitted, GivenKey};
 use crate::ingest::json::Elements;
 use crate::ingest::refusal::{FieldError, Reason, Refusal};
 use crate::ingest::{Ingest, cloudevents, envelope};
@@ -129,10 +129,7 @@ fn admitted(ingest: &Ingest, received: &Received, text: &str, key: GivenKey<'_>)
         Form::CloudEvents => cloudevents::structured(text)?,
         _ => envelope::read(text)?,
     };
-    let now = ingest.clock.now();
-    let event_id = ingest.ids.next(now);
-    let known = Circumstances { event_id, now, key, traceparent: received.traceparent(), transport: "http" };
-    admit(&candidate, &ingest.catalog(), ingest.rules, known)
+    admitted_now(ingest, received, &candidate, key)
 }
 
 /// Each event for itself.

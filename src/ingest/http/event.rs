@@ -107,16 +107,20 @@ async fn store(ingest: &Ingest, received: &Received) -> Result<Response, Refusal
 fn admitted(ingest: &Ingest, received: &Received) -> Result<Admitted, Refusal> {
     let text = received.text()?;
     let key = received.idempotency_key()?.map_or(GivenKey::OfEvent, GivenKey::Header);
-    let candidate = candidate(received, text)?;
+    admitted_now(ingest, received, &candidate(received, text)?, key)
+}
+
+/// Admits a candidate of a request: it gets its id and its time of acceptance.
+pub(super) fn admitted_now(
+    ingest: &Ingest,
+    received: &Received,
+    candidate: &Candidate<'_>,
+    key: GivenKey<'_>,
+) -> Result<Admitted, Refusal> {
     let now = ingest.clock.now();
-    let known = Circumstances {
-        event_id: ingest.ids.next(now),
-        now,
-        key,
-        traceparent: received.traceparent(),
-        transport: "http",
-    };
-    admit(&candidate, &ingest.catalog(), ingest.rules, known)
+    let event_id = ingest.ids.next(now);
+    let known = Circumstances { event_id, now, key, traceparent: received.traceparent(), transport: "http" };
+    admit(candidate, &ingest.catalog(), ingest.rules, known)
 }
 
 fn candidate<'a>(received: &'a Received, text: &'a str) -> Result<Candidate<'a>, Refusal> {
