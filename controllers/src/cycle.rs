@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use chrono::Utc;
 use crds::cause::Chain;
+use crds::reason::Reason;
 use crds::registration::{Compiled, ResourceKey, Topic};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::effects::postgres::{DatabaseError, Seat};
 use crate::plan::{self, Registrations, Served, Step};
@@ -196,7 +197,14 @@ fn announce(key: &ResourceKey, before: Option<&StatusRow>, after: &StatusRow) {
     if status == "True" {
         info!(resource = %key, "ready: {message}");
     } else {
-        info!(resource = %key, reason, origin = after.origin, "not ready: {message}");
+        // On the way there, which takes a moment, is no news.
+        let on_the_way =
+            [Reason::AwaitingInstances, Reason::Progressing, Reason::Pending].iter().any(|r| r.as_str() == reason);
+        if on_the_way {
+            debug!(resource = %key, reason, origin = after.origin, "not ready yet: {message}");
+        } else {
+            info!(resource = %key, reason, origin = after.origin, "not ready: {message}");
+        }
     }
 }
 

@@ -77,7 +77,7 @@ impl PayloadSchema {
         check::check(schema)?;
         let invalid = |e: ValidationError<'_>| SchemaError::Invalid {
             pointer: format!("schema{}", e.instance_path()),
-            message: shown(&e.to_string()),
+            message: misspelt_type(&e).unwrap_or_else(|| shown(&e.to_string())),
         };
         let validator = jsonschema::options()
             .with_draft(Draft::Draft202012)
@@ -96,6 +96,14 @@ impl PayloadSchema {
         }
         self.validator.iter_errors(payload).take(VIOLATIONS_LIMIT).map(|error| violation(&error)).collect()
     }
+}
+
+/// The commonest mistake; the library says of it only that no branch of an `anyOf` fits.
+fn misspelt_type(error: &ValidationError<'_>) -> Option<String> {
+    const TYPES: [&str; 7] = ["string", "number", "integer", "boolean", "object", "array", "null"];
+    let word = error.instance().as_str().filter(|_| error.instance_path().to_string().ends_with("/type"))?;
+    let hint = crate::nearest(word, TYPES).map_or_else(String::new, |near| format!(": did you mean '{near}'?"));
+    Some(format!("'{}' is no type of JSON Schema, which are {}{hint}", shown(word), TYPES.join(", ")))
 }
 
 fn violation(error: &ValidationError<'_>) -> Violation {

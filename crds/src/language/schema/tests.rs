@@ -104,3 +104,13 @@ fn data_within_a_schema_is_not_taken_for_one() {
     let schema = json!({"const": {"$ref": "https://example.com"}, "properties": {"const": {"type": "string"}, "$ref": {"type": "string"}}});
     assert!(PayloadSchema::compile(&schema).is_ok());
 }
+
+#[test]
+fn a_misspelt_type_is_named_with_the_one_that_is_meant() {
+    let schema = json!({"type": "object", "properties": {"by": {"type": "sting"}}});
+    let said = PayloadSchema::compile(&schema).expect_err("refused").to_string();
+    assert!(
+        said.starts_with("schema/properties/by/type: 'sting' is no type") && said.ends_with("did you mean 'string'?"),
+        "{said}"
+    );
+}
