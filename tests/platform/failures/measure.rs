@@ -33,6 +33,13 @@ impl Rates {
         let per_second = |events: i64| f64::from(u32::try_from(events).unwrap()) / seconds;
         Self { accepted: per_second(accepted), folded: per_second(folded) }
     }
+
+    /// Demands a part of the throughput before. What was folded then beyond what was accepted was a backlog.
+    pub fn are_at_least(self, part: f64, before: Self) {
+        eprintln!("before {before:?}, now {self:?}");
+        assert!(self.accepted >= part * before.accepted, "accepted: {self:?}, before {before:?}");
+        assert!(self.folded >= part * before.folded.min(before.accepted), "folded: {self:?}, before {before:?}");
+    }
 }
 
 /// Events that the projections hold.

@@ -30,10 +30,7 @@ async fn postgres_goes_away(kind: Kind, name: &str, how: fn(&mut OwnPostgres)) {
         postgres.start();
     });
     tokio::time::sleep(FULL_AGAIN).await;
-    let after = Rates::now(&running.load, &pool).await;
-    eprintln!("{name}: before {before:?}, after {after:?}");
-    assert!(after.accepted >= before.accepted * FULL, "accepted: {after:?} of {before:?}");
-    assert!(after.folded >= before.folded * FULL, "folded: {after:?} of {before:?}");
+    Rates::now(&running.load, &pool).await.are_at_least(FULL, before);
     let accepted = running.load.counts();
     eventually(Duration::from_secs(5), || are_folded(&pool, &accepted)).await;
     let url = running.ingest.url("/api/v1/events");

@@ -23,17 +23,14 @@ async fn a_transaction_is_open_all_the_time(kind: Kind) {
     let mut open = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
     let xmin = held_xmin(&mut open).await;
     running.load.more(EVENTS).await;
-    let during = Rates::now(&running.load, &pool).await;
-    eprintln!("{kind:?}: before {before:?}, with {EVENTS} dead rows {during:?}");
-    assert!(during.accepted >= before.accepted * 0.5, "accepted: {during:?} of {before:?}");
-    assert!(during.folded >= before.folded * 0.5, "folded: {during:?} of {before:?}");
+    Rates::now(&running.load, &pool).await.are_at_least(0.5, before);
     let accepted = running.load.counts();
     eventually(Duration::from_secs(10), || are_folded(&pool, &accepted)).await;
     assert!(dead_rows_stay(&pool).await, "nothing could be cleaned up");
     assert_eq!(held_xmin(&mut open).await, xmin, "it was held all the time");
     open.rollback().await.unwrap();
-    let after = Rates::now(&running.load, &pool).await;
-    assert!(after.folded >= before.folded * 0.6, "full again when it ends: {after:?} of {before:?}");
+    // Full again, as far as noisy machines show it.
+    Rates::now(&running.load, &pool).await.are_at_least(0.6, before);
     running.settle().await;
 }
 
