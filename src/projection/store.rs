@@ -21,15 +21,19 @@ pub enum Target {
     Beside,
 }
 
-const LOAD_LIVE: &str = "SELECT k.n, p.aggregate_id, CASE WHEN k.needs THEN p.state END AS state, p.last_event_id,
-       p.last_event_timestamp, p.shard, p.position, p.positions
-  FROM unnest($1::int[], $2::text[], $3::text[], $4::bool[]) AS k (n, type, key, needs)
-  JOIN projections p ON p.projection_type = k.type AND p.aggregate_id = k.key";
-
-const LOAD_BESIDE: &str = "SELECT k.n, p.aggregate_id, CASE WHEN k.needs THEN p.state END AS state, p.last_event_id,
-       p.last_event_timestamp, p.shard, p.position, p.positions
-  FROM unnest($1::int[], $2::text[], $3::text[], $4::bool[]) AS k (n, type, key, needs)
-  JOIN projections_rebuild p ON p.projection_type = k.type AND p.aggregate_id = k.key";
+/// The rows named; `$table` is that of a [`Target`].
+macro_rules! load_from {
+    ($table:literal) => {
+        concat!(
+            "SELECT k.n, p.aggregate_id, CASE WHEN k.needs THEN p.state END AS state, p.last_event_id,
+                    p.last_event_timestamp, p.shard, p.position, p.positions
+               FROM unnest($1::int[], $2::text[], $3::text[], $4::bool[]) AS k (n, type, key, needs)
+               JOIN ",
+            $table,
+            " p ON p.projection_type = k.type AND p.aggregate_id = k.key"
+        )
+    };
+}
 
 type Loaded = (i32, String, Option<Value>, Uuid, DateTime<Utc>, Shard, i64, Option<Json<BTreeMap<Shard, i64>>>);
 
@@ -54,8 +58,8 @@ pub async fn load(
         needs.push(subjects[*number].program.needs_state());
     }
     let sql = match target {
-        Target::Live => LOAD_LIVE,
-        Target::Beside => LOAD_BESIDE,
+        Target::Live => load_from!("projections"),
+        Target::Beside => load_from!("projections_rebuild"),
     };
     let rows: Vec<Loaded> =
         sqlx::query_as(sql).bind(numbers).bind(types).bind(names).bind(needs).fetch_all(connection).await?;
@@ -88,33 +92,39 @@ async fn lock_shared_rows(
     Ok(())
 }
 
-/// The rows, what the log of changes says of them, and the epoch, if a crash of PostgreSQL emptied its table. Indexed
-/// columns of a row that is there stay as they are, so that the update needs no index entry (heap-only tuple).
-const WRITE_LIVE: &str = "WITH w AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::uuid[], $6::timestamptz[], $7::smallint[],
-                         $8::bigint[], $9::jsonb[]) AS w (id, type, key, state, event, at, shard, position, positions)),
-epoch AS (INSERT INTO projection_epoch SELECT WHERE NOT EXISTS (SELECT FROM projection_epoch) ON CONFLICT DO NOTHING),
-log AS (
-    INSERT INTO projection_changes (projection_type, keys) SELECT type, array_agg(key) FROM w GROUP BY type
-    ON CONFLICT (projection_type, changed_by) DO UPDATE SET keys = projection_changes.keys || EXCLUDED.keys)
-INSERT INTO projections (projection_id, projection_type, aggregate_id, state, last_event_id,
-       last_event_timestamp, updated_at, shard, position, positions, changed_by)
-SELECT w.id, w.type, w.key, w.state, w.event, w.at, now(), w.shard, w.position, w.positions, pg_current_xact_id() FROM w
-ON CONFLICT (projection_type, aggregate_id) DO UPDATE SET
-       state = EXCLUDED.state, last_event_id = EXCLUDED.last_event_id,
-       last_event_timestamp = EXCLUDED.last_event_timestamp, updated_at = EXCLUDED.updated_at,
-       shard = EXCLUDED.shard, position = EXCLUDED.position, positions = EXCLUDED.positions,
-       changed_by = EXCLUDED.changed_by";
+/// Writes rows, beside what `$also` does with them (`w`). Indexed columns of a row that is there stay as they are, so
+/// that its update needs no index entry (heap-only tuple).
+macro_rules! write_into {
+    ($table:literal, $also:literal) => {
+        concat!(
+            "WITH w AS MATERIALIZED (
+               SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::uuid[], $6::timestamptz[],
+                                    $7::smallint[], $8::bigint[], $9::jsonb[])
+                      AS w (id, type, key, state, event, at, shard, position, positions))",
+            $also,
+            " INSERT INTO ",
+            $table,
+            " (projection_id, projection_type, aggregate_id, state, last_event_id, last_event_timestamp, updated_at,
+               shard, position, positions, changed_by)
+             SELECT w.id, w.type, w.key, w.state, w.event, w.at, now(), w.shard, w.position, w.positions,
+                    pg_current_xact_id() FROM w
+             ON CONFLICT (projection_type, aggregate_id) DO UPDATE SET
+                    state = EXCLUDED.state, last_event_id = EXCLUDED.last_event_id,
+                    last_event_timestamp = EXCLUDED.last_event_timestamp, updated_at = EXCLUDED.updated_at,
+                    shard = EXCLUDED.shard, position = EXCLUDED.position, positions = EXCLUDED.positions,
+                    changed_by = EXCLUDED.changed_by"
+        )
+    };
+}
 
-const WRITE_BESIDE: &str = "INSERT INTO projections_rebuild (projection_id, projection_type, aggregate_id, state,
-       last_event_id, last_event_timestamp, updated_at, shard, position, positions)
-SELECT w.id, w.type, w.key, w.state, w.event, w.at, now(), w.shard, w.position, w.positions
-  FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::uuid[], $6::timestamptz[], $7::smallint[],
-              $8::bigint[], $9::jsonb[]) AS w (id, type, key, state, event, at, shard, position, positions)
-ON CONFLICT (projection_type, aggregate_id) DO UPDATE SET
-       state = EXCLUDED.state, last_event_id = EXCLUDED.last_event_id,
-       last_event_timestamp = EXCLUDED.last_event_timestamp, updated_at = EXCLUDED.updated_at,
-       shard = EXCLUDED.shard, position = EXCLUDED.position, positions = EXCLUDED.positions";
+/// Streams learn of the rows from the log of changes; a crash of PostgreSQL emptied the table of the epoch.
+const WRITE_LIVE: &str = write_into!(
+    "projections",
+    ", epoch AS (INSERT INTO projection_epoch SELECT WHERE NOT EXISTS (SELECT FROM projection_epoch)
+                 ON CONFLICT DO NOTHING),
+       log AS (INSERT INTO projection_changes (projection_type, keys) SELECT type, array_agg(key) FROM w GROUP BY type
+               ON CONFLICT (projection_type, changed_by) DO UPDATE SET keys = projection_changes.keys || EXCLUDED.keys) "
+);
 
 /// Writes rows, in the order given: one statement a batch.
 pub async fn write(
@@ -128,7 +138,7 @@ pub async fn write(
     }
     let sql = match target {
         Target::Live => WRITE_LIVE,
-        Target::Beside => WRITE_BESIDE,
+        Target::Beside => write_into!("projections_rebuild", ""),
     };
     sqlx::query(sql)
         .bind(rows.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
