@@ -42,7 +42,7 @@ pub async fn run(args: HandleArgs, logs: &LogArgs) -> anyhow::Result<()> {
         query: args.eventhandler_database_url,
     };
     prepare(urls.distinct(), args.serve.no_migrate).await?;
-    let pool = database::pool(&urls.eventhandler, "handler", 8)?;
+    let pool = database::pool_of_projections(&urls.eventhandler, "handler", 8)?;
     let registry = registry::start(
         registry::Settings {
             pool: pool.clone(),

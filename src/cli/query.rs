@@ -64,7 +64,7 @@ pub async fn run(args: QueryArgs, logs: &LogArgs) -> anyhow::Result<()> {
     ];
     inspect(databases, args.serve.no_migrate).await?;
     let connections = args.tuning.connections();
-    let projections = database::pool(&args.query_database_url, "query", connections)?;
+    let projections = database::pool_of_projections(&args.query_database_url, "query", connections)?;
     let registry = registry::start(
         registry::Settings {
             pool: projections.clone(),

@@ -43,14 +43,28 @@ pub fn options(url: &SecretString, role: &str) -> Result<PgConnectOptions, sqlx:
 /// # Errors
 /// The URL cannot be parsed.
 pub fn pool(url: &SecretString, role: &str, max_connections: u32) -> Result<PgPool, sqlx::Error> {
-    Ok(PgPoolOptions::new()
+    Ok(lazy(options(url, role)?, max_connections))
+}
+
+/// A pool for the tables of projections. Its statements are planned each time: a plan made while a table was small would
+/// be kept, and may look rows up by their type alone, which is then nearly all of them.
+///
+/// # Errors
+/// The URL cannot be parsed.
+pub fn pool_of_projections(url: &SecretString, role: &str, max_connections: u32) -> Result<PgPool, sqlx::Error> {
+    let options = options(url, role)?.options([("plan_cache_mode", "force_custom_plan")]);
+    Ok(lazy(options, max_connections))
+}
+
+fn lazy(options: PgConnectOptions, max_connections: u32) -> PgPool {
+    PgPoolOptions::new()
         .max_connections(max_connections)
         .min_connections(0)
         .acquire_timeout(ACQUIRE)
         .idle_timeout(Duration::from_mins(10))
         // A broken connection shows at its first use, and every user of a pool tries again.
         .test_before_acquire(false)
-        .connect_lazy_with(options(url, role)?))
+        .connect_lazy_with(options)
 }
 
 /// The databases that a process uses, by service. Equal URLs are one database.

@@ -51,7 +51,7 @@ fn handle(
     event_store: Wake,
 ) -> anyhow::Result<()> {
     let handler = Handler {
-        pool: database::pool(&urls.eventhandler, "handle", 8)?,
+        pool: database::pool_of_projections(&urls.eventhandler, "handle", 8)?,
         ingestion: database::pool(&urls.ingestion, "handle", 4)?,
         instance: process.instance,
         bus: bus.clone(),
@@ -119,7 +119,7 @@ async fn serve_queries(
     registry: &Registry,
 ) -> anyhow::Result<SocketAddr> {
     let sources = query::Sources {
-        projections: database::pool(&urls.query, "query", 8)?,
+        projections: database::pool_of_projections(&urls.query, "query", 8)?,
         events: database::pool(&urls.ingestion, "query", 4)?,
         catalog: registry.catalog.clone(),
     };
