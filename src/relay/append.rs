@@ -167,7 +167,7 @@ impl Left {
     fn after(asked: ShardSet, per_shard: i64, moved: &[Moved]) -> Self {
         let got: ShardSet = moved.iter().map(|m| m.shard).collect();
         Self {
-            more: moved.iter().filter(|m| m.taken >= per_shard).map(|m| m.shard).collect(),
+            more: moved.iter().filter(|m| m.found >= per_shard).map(|m| m.shard).collect(),
             held: asked.without(got),
             moved: moved.iter().filter(|m| m.stored > 0).map(|m| m.shard).collect(),
         }
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     fn moved(shard: i16, taken: i64, stored: i64) -> Moved {
-        Moved { shard, taken, stored, oldest_seconds: None }
+        Moved { shard, found: taken, taken, stored, oldest_seconds: None }
     }
 
     #[test]

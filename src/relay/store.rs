@@ -16,6 +16,9 @@ use crate::event::{Shard, ShardSet};
 #[derive(Clone, Copy, Debug, PartialEq, sqlx::FromRow)]
 pub struct Moved {
     pub shard: Shard,
+    /// Outbox rows found: where they are as many as were asked for, there may be more. Another relay may have taken
+    /// some of them while this one waited.
+    pub found: i64,
     /// Outbox rows taken.
     pub taken: i64,
     /// Of those, events that the store did not have yet.
@@ -32,10 +35,12 @@ const MOVE: &str = "
 WITH claimed AS MATERIALIZED (
   SELECT shard, position, low_water FROM outbox_shard WHERE shard = ANY($1) ORDER BY shard FOR UPDATE SKIP LOCKED
 ), picked AS MATERIALIZED (
-  SELECT o.place FROM claimed c CROSS JOIN LATERAL (
+  SELECT c.shard, o.place FROM claimed c CROSS JOIN LATERAL (
     SELECT o.ctid AS place FROM outbox o
      WHERE o.shard = c.shard AND o.seq >= CASE WHEN $3 THEN 0 ELSE c.low_water END
      ORDER BY o.seq LIMIT $2) o
+), found AS MATERIALIZED (
+  SELECT shard, count(*) AS found FROM picked GROUP BY shard
 ), taken AS (
   DELETE FROM outbox WHERE ctid = ANY(ARRAY(SELECT place FROM picked))
   RETURNING outbox_id, created_at, event_payload, shard, seq
@@ -57,9 +62,9 @@ WITH claimed AS MATERIALIZED (
   UPDATE outbox_shard s SET position = s.position + p.stored, low_water = greatest(s.low_water, p.seq - 20000)
     FROM per_shard p WHERE s.shard = p.shard
 )
-SELECT c.shard, coalesce(p.taken, 0) AS taken, coalesce(p.stored, 0) AS stored,
+SELECT c.shard, coalesce(f.found, 0) AS found, coalesce(p.taken, 0) AS taken, coalesce(p.stored, 0) AS stored,
        extract(epoch FROM clock_timestamp() - p.oldest)::float8 AS oldest_seconds
-  FROM claimed c LEFT JOIN per_shard p ON p.shard = c.shard";
+  FROM claimed c LEFT JOIN found f ON f.shard = c.shard LEFT JOIN per_shard p ON p.shard = c.shard";
 
 /// Kafka: as above, but the rows stay, with their position, until they are published. A row whose event the store has
 /// already is deleted.
@@ -94,7 +99,7 @@ WITH claimed AS MATERIALIZED (
   UPDATE outbox_shard s SET position = s.position + p.stored, low_water = greatest(s.low_water, p.seq - 20000)
     FROM per_shard p WHERE s.shard = p.shard
 )
-SELECT c.shard, coalesce(p.taken, 0) AS taken, coalesce(p.stored, 0) AS stored, NULL::float8 AS oldest_seconds
+SELECT c.shard, coalesce(p.taken, 0) AS found, coalesce(p.taken, 0) AS taken, coalesce(p.stored, 0) AS stored, NULL::float8 AS oldest_seconds
   FROM claimed c LEFT JOIN per_shard p ON p.shard = c.shard";
 
 /// Locks shards, so that statements after it in the same transaction see all that other relays have done to them.
