@@ -52,6 +52,13 @@ impl Scene {
         self.until("projections are live", "SELECT count(*) = 2 FROM projection_progress WHERE status = 'live'").await;
     }
 
+    /// Ends them in good order.
+    pub fn stop_relay_and_handler(&mut self) {
+        for mut process in self.relays.drain(..).chain(self.handler.take()) {
+            assert!(process.terminate().success(), "an orderly end");
+        }
+    }
+
     /// Waits until a question answers true; returns how long that took.
     pub async fn until(&self, what: &str, question: &'static str) -> f64 {
         let begun = Instant::now();

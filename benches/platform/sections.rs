@@ -221,9 +221,10 @@ async fn steady(port: u16, per_second: f64, sent: Arc<AtomicUsize>) {
     }
 }
 
-/// A full outbox, then relay and handler are started.
+/// Relay and handler stop, the outbox fills, and they are started again.
 async fn backlog(bus: Bus, name: &str, full: f64, report: &mut Report) {
-    let mut scene = Scene::begin(&format!("backlog-{name}"), bus).await;
+    let mut scene = Scene::whole(&format!("backlog-{name}"), bus).await;
+    scene.stop_relay_and_handler();
     let load = client::batches(scene.port, 6, 500, Duration::from_mins(2), Some(MANY)).await;
     let begun = Instant::now();
     scene.start_relay().await;

@@ -167,14 +167,14 @@ async fn several_relays_share_the_work_on_kafka() {
 }
 
 /// A partition of that day with one event in it.
-/// Claims a few rows at a time until a claim says that there are no more.
-async fn drain(pool: PgPool) {
+/// Claims a few rows at a time until a claim says that there are no more; returns how many there are then.
+async fn drain(pool: PgPool) -> i64 {
     let shards = [3].into_iter().collect();
     let claim = Claim { shards, per_shard: 3, sweep: false, keep: false };
     loop {
         let moved = store::claim(&pool, claim).await.expect("claimed");
         if moved.first().is_some_and(|m| m.found < claim.per_shard) {
-            return;
+            return count(&pool, "SELECT count(*) FROM outbox").await;
         }
     }
 }
@@ -186,8 +186,9 @@ async fn no_relay_takes_rows_that_another_took_for_the_end_of_a_shard() {
     let pool = platform.database().pool().await;
     let rows: Vec<Value> = (1..=900).map(|n| envelope("a", n)).collect();
     outbox(&pool, 3, &rows).await;
-    futures::future::join_all((0..4).map(|_| tokio::spawn(drain(pool.clone())))).await;
-    assert_eq!(count(&pool, "SELECT count(*) FROM outbox").await, 0);
+    for left in futures::future::join_all((0..4).map(|_| tokio::spawn(drain(pool.clone())))).await {
+        assert_eq!(left.expect("drained"), 0);
+    }
     let in_order = "SELECT count(*) FROM event_store WHERE position = (payload->>'value')::bigint";
     assert_eq!(count(&pool, in_order).await, 900);
 }
