@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use rdkafka::error::KafkaError;
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::time::Instant;
 
@@ -36,8 +35,8 @@ pub struct Claim {
 pub enum BusError {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    #[error(transparent)]
-    Kafka(#[from] KafkaError),
+    #[error("kafka: {0}")]
+    Kafka(String),
     #[error("the Kafka consumer thread ended: {0}")]
     ConsumerEnded(String),
 }
@@ -79,6 +78,21 @@ impl Reader {
         match self {
             Self::Embedded(reader) => reader.undone(),
             Self::Kafka(reader) => reader.undone(),
+        }
+    }
+
+    /// The claim failed, or took too long: the same events come again, fewer at a time.
+    pub fn failed(&mut self) {
+        match self {
+            Self::Embedded(reader) => reader.failed(),
+            Self::Kafka(reader) => reader.failed(),
+        }
+    }
+
+    /// Stops reading. On Kafka others take over at once what was read here.
+    pub async fn close(self) {
+        if let Self::Kafka(reader) = self {
+            reader.close().await;
         }
     }
 

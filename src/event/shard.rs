@@ -48,6 +48,12 @@ impl ShardSet {
         Self(self.0 & !other.0)
     }
 
+    /// The shards that are in both.
+    #[must_use]
+    pub fn both(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// The shards, ascending.
     pub fn iter(self) -> impl Iterator<Item = Shard> {
         (0..64).filter(move |s| self.contains(*s))

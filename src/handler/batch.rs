@@ -71,7 +71,7 @@ impl Batches {
                 Ok(()) => failures = 0,
                 Err(e @ BusError::ConsumerEnded(_)) => return Err(e),
                 Err(e) => {
-                    self.reader.undone();
+                    self.reader.failed();
                     if failures == 0 {
                         warn!(error = %e, "a batch could not be handled: trying again until it can");
                     }
@@ -84,6 +84,7 @@ impl Batches {
                 }
             }
         }
+        self.reader.close().await;
         Ok(())
     }
 

@@ -21,7 +21,7 @@ use super::history;
 use super::notify::Changed;
 use super::retry::DELAYS;
 use super::store::{self, Progress};
-use crate::bus::embedded::store as event_store;
+use crate::bus::embedded::store::{self as event_store, Page};
 use crate::bus::wake::Wake;
 use crate::bus::{BusError, Wanted};
 use crate::event::{SHARDS, Shard, StoredEvent};
@@ -137,15 +137,15 @@ impl CatchUp {
         if behind == 0 {
             return Ok(Step::Done);
         }
-        let events = self.read(loaded, &progress.cursors, PER_SHARD).await?;
+        let page = self.read(loaded, &progress.cursors, PER_SHARD).await?;
         let lost = history::look(&self.ingestion, &mut progress, &heads).await?;
-        if let Some(step) = self.fold(&mut tx, loaded, &progress, &events).await? {
+        if let Some(step) = self.fold(&mut tx, loaded, &progress, &page.events).await? {
             if step == Step::Done {
                 tx.commit().await?;
             }
             return Ok(step);
         }
-        advance(&mut progress.cursors, &events, &heads, PER_SHARD);
+        advance(&mut progress.cursors, &page, &heads, PER_SHARD);
         progress.behind = self::behind(&heads, &progress.cursors);
         store::move_cursors(&mut tx, &progress).await?;
         tx.commit().await?;
@@ -156,12 +156,7 @@ impl CatchUp {
         Ok(if progress.behind > 0 { Step::More } else { Step::Done })
     }
 
-    async fn read(
-        &self,
-        loaded: &LoadedProjection,
-        cursors: &[i64],
-        per_shard: i64,
-    ) -> Result<Vec<StoredEvent>, sqlx::Error> {
+    async fn read(&self, loaded: &LoadedProjection, cursors: &[i64], per_shard: i64) -> Result<Page, sqlx::Error> {
         let above: Vec<(Shard, i64)> = (0..).zip(cursors.iter().copied()).collect();
         let source = loaded.program.source();
         let wanted = Wanted { event_types: source.event_types.clone(), prefixes: source.prefixes.clone() };
@@ -212,15 +207,15 @@ impl CatchUp {
         }
         let mut lost = false;
         while behind(&heads, &progress.cursors) > 0 {
-            let events = self.read(loaded, &progress.cursors, PER_SHARD).await?;
+            let page = self.read(loaded, &progress.cursors, PER_SHARD).await?;
             lost |= history::look(&self.ingestion, &mut progress, &heads).await?;
-            if let Some(step) = self.fold(&mut tx, loaded, &progress, &events).await? {
+            if let Some(step) = self.fold(&mut tx, loaded, &progress, &page.events).await? {
                 if step == Step::Done {
                     tx.commit().await?;
                 }
                 return Ok(step);
             }
-            advance(&mut progress.cursors, &events, &heads, PER_SHARD);
+            advance(&mut progress.cursors, &page, &heads, PER_SHARD);
         }
         self.switch(&mut tx, loaded, &mut progress).await?;
         tx.commit().await?;
@@ -290,16 +285,19 @@ async fn give_up(
 }
 
 /// Moves cursors past what was read. A shard of which less was read than was asked for has no more up to its head, which
-/// was looked up before: what is missing was dropped with its partition.
-fn advance(cursors: &mut [i64], events: &[StoredEvent], heads: &[i64], per_shard: i64) {
+/// was looked up before: what is missing was dropped with its partition. Of the shards that a page was cut before or in,
+/// nothing is known but what it holds.
+fn advance(cursors: &mut [i64], page: &Page, heads: &[i64], per_shard: i64) {
     let mut read = vec![0; cursors.len()];
-    for event in events {
+    for event in &page.events {
         if let Some(at) = usize::try_from(event.shard).ok().filter(|at| *at < cursors.len()) {
             cursors[at] = event.position.max(cursors[at]);
             read[at] += 1;
         }
     }
-    for ((cursor, head), read) in cursors.iter_mut().zip(heads).zip(read) {
+    let cut = page.events.last().filter(|_| page.cut).and_then(|last| usize::try_from(last.shard).ok());
+    let whole = cut.unwrap_or(cursors.len());
+    for ((cursor, head), read) in cursors.iter_mut().zip(heads).zip(read).take(whole) {
         if read < per_shard {
             *cursor = (*cursor).max(*head);
         }
@@ -314,6 +312,34 @@ fn behind(heads: &[i64], cursors: &[i64]) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn event(shard: Shard, position: i64) -> StoredEvent {
+        let (now, none) = (chrono::Utc::now(), serde_json::Value::Null);
+        StoredEvent {
+            shard,
+            position,
+            event_id: uuid::Uuid::now_v7(),
+            event_type: "t".to_owned(),
+            aggregate_id: "a".to_owned(),
+            timestamp: now,
+            payload: none.clone(),
+            metadata: none,
+            ingested_at: now,
+        }
+    }
+
+    #[test]
+    fn a_page_that_was_cut_moves_no_cursor_past_what_it_holds() {
+        let heads = vec![10; SHARDS];
+        let events = vec![event(0, 4), event(1, 3)];
+        let after = |cut| {
+            let mut cursors = vec![2; SHARDS];
+            advance(&mut cursors, &Page { events: events.clone(), cut }, &heads, 32);
+            (cursors[0], cursors[1], cursors[2])
+        };
+        assert_eq!(after(false), (10, 10, 10), "all there was");
+        assert_eq!(after(true), (10, 3, 2));
+    }
 
     #[test]
     fn behind_counts_what_is_above_the_cursors() {

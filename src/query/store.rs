@@ -200,7 +200,7 @@ pub async fn progress(
                 (SELECT c.position FROM bus_cursor c WHERE c.consumer_group = $2 AND c.shard = $3) AS embedded,
                 (SELECT o.positions[$3 + 1] FROM bus_offset o
                   WHERE o.consumer_group = $2 AND o.topic = $4
-                    AND o.partition = $5 % (SELECT max(n.partition_count) FROM bus_offset n
+                    AND o.partition = $5 % (SELECT max(n.partition) + 1 FROM bus_offset n
                                             WHERE n.consumer_group = $2 AND n.topic = $4)) AS kafka
          FROM projection_progress p WHERE p.projection_type = $1",
     )

@@ -11,11 +11,14 @@ use tracing::{info, warn};
 
 use super::store::{self, Claim, Moved};
 use super::{partitions, poison};
+use crate::bus::pace::Pace;
 use crate::bus::wake::Wake;
 use crate::database::{is_bad_data, is_outage};
 use crate::event::{SHARDS, ShardSet};
 use crate::operate::Gate;
 
+/// A claim takes rows until they are as many bytes as this, as the outbox keeps them (compressed).
+const MAX_CLAIM_BYTES: i64 = 32 * 1024 * 1024;
 /// A claim that takes longer than this is given up; the database then rolls it back.
 const CLAIM_DEADLINE: Duration = Duration::from_secs(35);
 /// Pauses after the first, second, … failure in a row.
@@ -34,7 +37,8 @@ pub(super) struct Appender {
     pub pool: PgPool,
     /// Kafka: rows stay in the outbox, with their positions, until they are published.
     pub keep_for_publishing: bool,
-    pub batch: i64,
+    /// Most rows of one claim.
+    pub pace: Pace,
     pub poll: Duration,
     pub outbox: Wake,
     pub event_store: Wake,
@@ -46,7 +50,7 @@ pub(super) struct Appender {
 
 impl Appender {
     /// Runs until the token is cancelled; a claim under way is finished.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
         let mut todo = ShardSet::ALL;
         let mut sweep = true;
         let mut failures = 0;
@@ -55,6 +59,7 @@ impl Appender {
             match self.claim(todo, sweep).await {
                 Ok(left) => {
                     failures = 0;
+                    self.pace.done();
                     self.database.open();
                     todo = left.more;
                     if todo.is_empty() {
@@ -64,6 +69,7 @@ impl Appender {
                     }
                 }
                 Err(e) => {
+                    self.pace.failed();
                     self.failed(&e, &mut failures, &stop).await;
                     todo = ShardSet::ALL;
                 }
@@ -98,14 +104,20 @@ impl Appender {
         if shards.is_empty() {
             return Ok(Left::default());
         }
-        let claim = Claim { shards, per_shard: per_shard(self.batch, shards), sweep, keep: self.keep_for_publishing };
+        let claim = Claim {
+            shards,
+            per_shard: share(self.pace.events(), shards),
+            bytes_per_shard: share(MAX_CLAIM_BYTES, shards),
+            sweep,
+            keep: self.keep_for_publishing,
+        };
         let begun = Instant::now();
         let moved = match timeout(CLAIM_DEADLINE, store::claim(&self.pool, claim)).await {
             Ok(Err(e)) if is_bad_data(&e) => self.mend(claim, &e).await?,
             Ok(result) => result?,
             Err(_) => return Err(sqlx::Error::PoolTimedOut),
         };
-        let left = Left::after(shards, claim.per_shard, &moved);
+        let left = Left::after(claim, &moved);
         if !left.moved.is_empty() {
             histogram!("cornjacket_relay_append_seconds").record(begun.elapsed().as_secs_f64());
             self.event_store.add(left.moved);
@@ -146,8 +158,8 @@ impl Appender {
     }
 }
 
-/// How many rows of one shard a claim takes, so that all together make a batch.
-fn per_shard(batch: i64, shards: ShardSet) -> i64 {
+/// How much of a batch one shard may take, so that all together make the batch.
+fn share(batch: i64, shards: ShardSet) -> i64 {
     let shards = shards.iter().count().clamp(1, SHARDS);
     (batch / i64::try_from(shards).unwrap_or(1)).max(1)
 }
@@ -164,11 +176,12 @@ struct Left {
 }
 
 impl Left {
-    fn after(asked: ShardSet, per_shard: i64, moved: &[Moved]) -> Self {
+    fn after(claim: Claim, moved: &[Moved]) -> Self {
+        let full = |m: &&Moved| m.found >= claim.per_shard || m.bytes >= claim.bytes_per_shard;
         let got: ShardSet = moved.iter().map(|m| m.shard).collect();
         Self {
-            more: moved.iter().filter(|m| m.found >= per_shard).map(|m| m.shard).collect(),
-            held: asked.without(got),
+            more: moved.iter().filter(full).map(|m| m.shard).collect(),
+            held: claim.shards.without(got),
             moved: moved.iter().filter(|m| m.stored > 0).map(|m| m.shard).collect(),
         }
     }
@@ -194,13 +207,16 @@ mod tests {
     use super::*;
 
     fn moved(shard: i16, taken: i64, stored: i64) -> Moved {
-        Moved { shard, found: taken, taken, stored, oldest_seconds: None }
+        Moved { shard, found: taken, taken, stored, bytes: taken * 100, oldest_seconds: None }
     }
 
     #[test]
     fn full_shards_are_read_on_and_missing_ones_are_held() {
-        let asked: ShardSet = [1, 2, 3].into_iter().collect();
-        let left = Left::after(asked, 10, &[moved(1, 10, 10), moved(2, 3, 0)]);
+        let shards: ShardSet = [1, 2, 3].into_iter().collect();
+        let claim = Claim { shards, per_shard: 10, bytes_per_shard: 5000, sweep: false, keep: false };
+        let few_and_large = Moved { bytes: 6000, ..moved(2, 3, 0) };
+        assert_eq!(Left::after(claim, &[few_and_large]).more.to_vec(), [2]);
+        let left = Left::after(claim, &[moved(1, 10, 10), moved(2, 3, 0)]);
         assert_eq!(left.more.to_vec(), [1]);
         assert_eq!(left.held.to_vec(), [3]);
         assert_eq!(left.moved.to_vec(), [1]);
@@ -208,8 +224,8 @@ mod tests {
 
     #[test]
     fn a_batch_is_shared_out_among_its_shards() {
-        assert_eq!(per_shard(2000, ShardSet::ALL), 31);
-        assert_eq!(per_shard(2000, [5].into_iter().collect()), 2000);
-        assert_eq!(per_shard(10, ShardSet::ALL), 1);
+        assert_eq!(share(2000, ShardSet::ALL), 31);
+        assert_eq!(share(2000, [5].into_iter().collect()), 2000);
+        assert_eq!(share(10, ShardSet::ALL), 1);
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::bus::kafka::KafkaSettings;
+use crate::bus::pace::Pace;
 use crate::bus::wake::{self, Wake};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::operate::Gate;
@@ -83,7 +84,7 @@ impl Relay {
             let appender = append::Appender {
                 pool: self.pool.clone(),
                 keep_for_publishing: self.kafka.is_some(),
-                batch: self.settings.batch,
+                pace: Pace::new(self.settings.batch),
                 poll: self.settings.poll,
                 outbox: self.outbox.clone(),
                 event_store: self.event_store.clone(),

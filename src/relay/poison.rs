@@ -46,7 +46,7 @@ async fn attempt(connection: &mut PgConnection, claim: Claim) -> Result<Result<V
 /// Stores the oldest rows of a shard one by one.
 async fn walk(connection: &mut PgConnection, shard: Shard, claim: Claim) -> Result<Moved, sqlx::Error> {
     // More may wait behind what is walked through.
-    let mut total = Moved { shard, found: i64::MAX, taken: i64::MAX, stored: 0, oldest_seconds: None };
+    let mut total = Moved { shard, found: i64::MAX, taken: i64::MAX, stored: 0, bytes: 0, oldest_seconds: None };
     for _ in 0..WALK {
         let Some(outbox_id) = store::oldest(connection, shard).await? else { break };
         match attempt(connection, Claim { per_shard: 1, sweep: true, ..claim }).await? {

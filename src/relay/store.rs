@@ -23,6 +23,8 @@ pub struct Moved {
     pub taken: i64,
     /// Of those, events that the store did not have yet.
     pub stored: i64,
+    /// Bytes of what was taken, as the outbox keeps it.
+    pub bytes: i64,
     /// The oldest was accepted this long ago, in seconds.
     pub oldest_seconds: Option<f64>,
 }
@@ -35,12 +37,14 @@ const MOVE: &str = "
 WITH claimed AS MATERIALIZED (
   SELECT shard, position, low_water FROM outbox_shard WHERE shard = ANY($1) ORDER BY shard FOR UPDATE SKIP LOCKED
 ), picked AS MATERIALIZED (
-  SELECT c.shard, o.place FROM claimed c CROSS JOIN LATERAL (
-    SELECT o.ctid AS place FROM outbox o
-     WHERE o.shard = c.shard AND o.seq >= CASE WHEN $3 THEN 0 ELSE c.low_water END
-     ORDER BY o.seq LIMIT $2) o
+  SELECT c.shard, o.place, o.size FROM claimed c CROSS JOIN LATERAL (
+    SELECT n.*, sum(n.size) OVER (ORDER BY n.seq ROWS UNBOUNDED PRECEDING) - n.size AS before FROM (
+      SELECT o.ctid AS place, o.seq, pg_column_size(o.event_payload) AS size FROM outbox o
+       WHERE o.shard = c.shard AND o.seq >= CASE WHEN $3 THEN 0 ELSE c.low_water END
+       ORDER BY o.seq LIMIT $2) n) o
+   WHERE o.before < $4
 ), found AS MATERIALIZED (
-  SELECT shard, count(*) AS found FROM picked GROUP BY shard
+  SELECT shard, count(*) AS found, sum(size)::bigint AS bytes FROM picked GROUP BY shard
 ), taken AS (
   DELETE FROM outbox WHERE ctid = ANY(ARRAY(SELECT place FROM picked))
   RETURNING outbox_id, created_at, event_payload, shard, seq
@@ -63,7 +67,7 @@ WITH claimed AS MATERIALIZED (
     FROM per_shard p WHERE s.shard = p.shard
 )
 SELECT c.shard, coalesce(f.found, 0) AS found, coalesce(p.taken, 0) AS taken, coalesce(p.stored, 0) AS stored,
-       extract(epoch FROM clock_timestamp() - p.oldest)::float8 AS oldest_seconds
+       coalesce(f.bytes, 0) AS bytes, extract(epoch FROM clock_timestamp() - p.oldest)::float8 AS oldest_seconds
   FROM claimed c LEFT JOIN found f ON f.shard = c.shard LEFT JOIN per_shard p ON p.shard = c.shard";
 
 /// Kafka: as above, but the rows stay, with their position, until they are published. A row whose event the store has
@@ -73,9 +77,11 @@ WITH claimed AS MATERIALIZED (
   SELECT shard, position, low_water FROM outbox_shard WHERE shard = ANY($1) ORDER BY shard FOR UPDATE SKIP LOCKED
 ), picked AS MATERIALIZED (
   SELECT c.position AS base, o.* FROM claimed c CROSS JOIN LATERAL (
-    SELECT o.ctid AS place, o.outbox_id, o.shard, o.seq FROM outbox o
-     WHERE o.shard = c.shard AND o.position IS NULL AND o.seq >= CASE WHEN $3 THEN 0 ELSE c.low_water END
-     ORDER BY o.seq LIMIT $2) o
+    SELECT n.*, sum(n.size) OVER (ORDER BY n.seq ROWS UNBOUNDED PRECEDING) - n.size AS before FROM (
+      SELECT o.ctid AS place, o.outbox_id, o.shard, o.seq, pg_column_size(o.event_payload) AS size FROM outbox o
+       WHERE o.shard = c.shard AND o.position IS NULL AND o.seq >= CASE WHEN $3 THEN 0 ELSE c.low_water END
+       ORDER BY o.seq LIMIT $2) n) o
+   WHERE o.before < $4
 ), looked AS MATERIALIZED (
   SELECT p.*, (SELECT e.event_id FROM event_store e WHERE e.event_id = p.outbox_id) IS NOT NULL AS known FROM picked p
 ), fresh AS MATERIALIZED (
@@ -93,13 +99,15 @@ WITH claimed AS MATERIALIZED (
          (f.event_payload->>'ingested_at')::timestamptz, f.shard, f.position
     FROM placed f ORDER BY f.shard, f.position
 ), per_shard AS MATERIALIZED (
-  SELECT shard, count(*) AS taken, count(*) FILTER (WHERE NOT known) AS stored, max(seq) AS seq
+  SELECT shard, count(*) AS taken, count(*) FILTER (WHERE NOT known) AS stored, max(seq) AS seq,
+         sum(size)::bigint AS bytes
     FROM looked GROUP BY shard
 ), counted AS (
   UPDATE outbox_shard s SET position = s.position + p.stored, low_water = greatest(s.low_water, p.seq - 20000)
     FROM per_shard p WHERE s.shard = p.shard
 )
-SELECT c.shard, coalesce(p.taken, 0) AS found, coalesce(p.taken, 0) AS taken, coalesce(p.stored, 0) AS stored, NULL::float8 AS oldest_seconds
+SELECT c.shard, coalesce(p.taken, 0) AS found, coalesce(p.taken, 0) AS taken, coalesce(p.stored, 0) AS stored,
+       coalesce(p.bytes, 0) AS bytes, NULL::float8 AS oldest_seconds
   FROM claimed c LEFT JOIN per_shard p ON p.shard = c.shard";
 
 /// Locks shards, so that statements after it in the same transaction see all that other relays have done to them.
@@ -111,6 +119,8 @@ pub struct Claim {
     pub shards: ShardSet,
     /// Most rows of one shard.
     pub per_shard: i64,
+    /// A shard's rows are taken until they are as many bytes as this.
+    pub bytes_per_shard: i64,
     /// Start at the beginning instead of the low-water mark.
     pub sweep: bool,
     /// Kafka: keep the rows, with their positions, for publishing.
@@ -135,6 +145,7 @@ pub async fn run(connection: &mut PgConnection, claim: Claim) -> Result<Vec<Move
         .bind(claim.shards.to_vec())
         .bind(claim.per_shard)
         .bind(claim.sweep)
+        .bind(claim.bytes_per_shard)
         .fetch_all(connection)
         .await
 }

@@ -170,7 +170,7 @@ async fn several_relays_share_the_work_on_kafka() {
 /// Claims a few rows at a time until a claim says that there are no more; returns how many there are then.
 async fn drain(pool: PgPool) -> i64 {
     let shards = [3].into_iter().collect();
-    let claim = Claim { shards, per_shard: 3, sweep: false, keep: false };
+    let claim = Claim { shards, per_shard: 3, bytes_per_shard: i64::MAX, sweep: false, keep: false };
     loop {
         let moved = store::claim(&pool, claim).await.expect("claimed");
         if moved.first().is_some_and(|m| m.found < claim.per_shard) {

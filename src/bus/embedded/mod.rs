@@ -12,6 +12,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tokio::time::{Instant, sleep_until};
 
+use super::pace::Pace;
 use super::reader::{BusError, Claim, Lane, Wanted, begin};
 use super::wake::Wake;
 use crate::event::{Shard, ShardSet};
@@ -40,6 +41,11 @@ pub struct EmbeddedReader {
     /// Shards of the claim that is open, and those of them that may have more.
     open: ShardSet,
     more: ShardSet,
+    /// Shards that the last claim did not come to, since others filled it: they are next.
+    first: ShardSet,
+    /// Those of the claim that is open.
+    unreached: ShardSet,
+    pace: Pace,
 }
 
 impl EmbeddedReader {
@@ -56,6 +62,9 @@ impl EmbeddedReader {
             held: ShardSet::EMPTY,
             open: ShardSet::EMPTY,
             more: ShardSet::EMPTY,
+            first: ShardSet::EMPTY,
+            unreached: ShardSet::EMPTY,
+            pace: Pace::new(BATCH),
         }
     }
 
@@ -77,17 +86,25 @@ impl EmbeddedReader {
     }
 
     pub(super) async fn claim(&mut self, wanted: &Wanted, deferred: &HashSet<Lane>) -> Result<Option<Claim>, BusError> {
-        let asked = self.todo.without(shards(deferred));
+        let todo = self.todo.without(shards(deferred));
+        let first = todo.both(self.first);
+        let asked = if first.is_empty() { todo } else { first };
         if asked.is_empty() {
             return Ok(None);
         }
         let mut tx = begin(&self.handler).await?;
         let cursors = store::lock_cursors(&mut tx, self.group, asked).await?;
-        let per_shard = (BATCH / i64::try_from(cursors.len().max(1)).unwrap_or(1)).max(1);
-        let events = store::read(&self.ingestion, &cursors, per_shard, wanted).await?;
+        let per_shard = (self.pace.events() / i64::try_from(cursors.len().max(1)).unwrap_or(1)).max(1);
+        let page = store::read(&self.ingestion, &cursors, per_shard, wanted).await?;
+        let mine: ShardSet = cursors.iter().map(|c| c.0).collect();
         self.open = asked;
-        self.more = full(&events, &cursors, per_shard);
-        self.held = asked.without(cursors.iter().map(|c| c.0).collect());
+        self.more = if page.cut { mine } else { full(&page.events, &cursors, per_shard) };
+        self.unreached = page.unreached(mine);
+        self.held = asked.without(mine);
+        if page.cut {
+            self.pace.cut_at(page.events.len());
+        }
+        let events = page.events;
         if events.is_empty() {
             tx.rollback().await?;
             self.committed();
@@ -100,12 +117,20 @@ impl EmbeddedReader {
 
     pub(super) fn committed(&mut self) {
         self.todo = self.todo.without(self.open).union(self.more);
+        self.first = self.unreached;
+        self.pace.done();
+        self.undone();
+    }
+
+    pub(super) fn failed(&mut self) {
+        self.pace.failed();
         self.undone();
     }
 
     pub(super) fn undone(&mut self) {
         self.open = ShardSet::EMPTY;
         self.more = ShardSet::EMPTY;
+        self.unreached = ShardSet::EMPTY;
     }
 }
 

@@ -1,10 +1,12 @@
 //! SQL of the embedded bus, and of every other reader of the event store.
 
 use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{FromRow, PgConnection, PgPool, Row};
 use uuid::Uuid;
 
+use crate::bus::pace::{Budget, MAX_BATCH_BYTES};
 use crate::bus::reader::Wanted;
 use crate::event::{SHARDS, Shard, ShardSet, StoredEvent};
 
@@ -108,26 +110,49 @@ SELECT e.shard, e.position, e.event_id, e.event_type, e.aggregate_id, e.timestam
 
 type Stored = (Shard, i64, Uuid, String, String, DateTime<Utc>, Option<Value>, Option<Value>, DateTime<Utc>);
 
-/// Reads events above the positions given, at most `per_shard` of each shard, ordered by shard and position.
-pub async fn read(
-    pool: &PgPool,
-    above: &[(Shard, i64)],
-    per_shard: i64,
-    wanted: &Wanted,
-) -> Result<Vec<StoredEvent>, sqlx::Error> {
+/// Events of the store, ordered by shard and position.
+#[derive(Debug, Default)]
+pub struct Page {
+    pub events: Vec<StoredEvent>,
+    /// They are as many bytes as a batch may have: the last event's shard, and those behind it, may have more.
+    pub cut: bool,
+}
+
+impl Page {
+    /// The shards that it ends before.
+    pub fn unreached(&self, asked: ShardSet) -> ShardSet {
+        match self.events.last() {
+            Some(last) if self.cut => asked.iter().filter(|shard| *shard > last.shard).collect(),
+            _ => ShardSet::EMPTY,
+        }
+    }
+}
+
+/// Reads events above the positions given, at most `per_shard` of each shard and, with the one that exceeds it,
+/// [`MAX_BATCH_BYTES`] in all.
+pub async fn read(pool: &PgPool, above: &[(Shard, i64)], per_shard: i64, wanted: &Wanted) -> Result<Page, sqlx::Error> {
+    let mut page = Page::default();
     if above.is_empty() {
-        return Ok(Vec::new());
+        return Ok(page);
     }
     let (shards, positions): (Vec<Shard>, Vec<i64>) = above.iter().copied().unzip();
-    let rows: Vec<Stored> = sqlx::query_as(READ)
+    let mut rows = sqlx::query(READ)
         .bind(shards)
         .bind(positions)
         .bind(per_shard)
         .bind(&wanted.event_types)
         .bind(&wanted.prefixes)
-        .fetch_all(pool)
-        .await?;
-    Ok(rows.into_iter().map(into_event).collect())
+        .fetch(pool);
+    let mut budget = Budget::new(MAX_BATCH_BYTES);
+    // Row by row: what is beyond the bound is never in memory.
+    while let Some(row) = rows.try_next().await? {
+        if !budget.take(row.try_get_raw("payload")?.as_bytes().map_or(0, <[u8]>::len)) {
+            page.cut = true;
+            break;
+        }
+        page.events.push(into_event(Stored::from_row(&row)?));
+    }
+    Ok(page)
 }
 
 fn into_event(

@@ -2,13 +2,25 @@
 
 mod consumer;
 mod poll;
+mod positions;
 mod producer;
+mod record;
 mod settings;
 mod store;
+
+use rdkafka::error::KafkaError;
+
+use super::BusError;
 
 pub use consumer::KafkaReader;
 pub use producer::{Delivery, Message, Producer};
 pub use settings::{KafkaSettings, PropertyError};
+
+impl From<KafkaError> for BusError {
+    fn from(error: KafkaError) -> Self {
+        Self::Kafka(error.to_string())
+    }
+}
 
 /// Header names of a message.
 pub mod header {

@@ -1,78 +1,64 @@
-//! The consumer's thread: polls librdkafka, and decides where a partition is read from when it is assigned.
+//! The consumer's thread: polls librdkafka, and places partitions where PostgreSQL says.
 //!
 //! Offsets come from PostgreSQL, never from the broker. Where the broker no longer has what is next (retention was
-//! shorter than our absence, or the topic was deleted and made again), the first record says that there is a gap, and
-//! the handler fills it from the event store.
+//! shorter than our absence, or the topic was deleted and made again), a record says that there is a gap, and the
+//! handler fills it from the event store. A partition that cannot be placed now, since the database or its leader is
+//! away, is tried again later: the others go on.
 
-use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use sqlx::PgPool;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
-use super::{KafkaSettings, header, store};
-use crate::event::{SHARDS, StoredEvent};
+use super::positions::Positions;
+use super::record::{self, Partition, Record};
+use super::{KafkaSettings, store};
+use crate::bus::pace::Budget;
 
-/// Messages handed over at once.
+/// Messages, and bytes of them, handed over at once.
 const CHUNK: usize = 500;
+const CHUNK_BYTES: usize = 2 * 1024 * 1024;
 /// Chunks that wait for the reader.
 const CHUNKS: usize = 4;
 /// How long one poll waits for a message.
 const POLL: Duration = Duration::from_millis(50);
-/// How long a question to the broker may take.
-const ASK: Duration = Duration::from_secs(5);
-
-/// A message, or a gap.
-#[derive(Clone, Debug)]
-pub(super) struct Record {
-    pub topic: Arc<str>,
-    pub partition: i32,
-    pub epoch: u64,
-    /// The group's next offset before this record, as kept in PostgreSQL if nobody else has read on.
-    pub expects: i64,
-    pub offset: i64,
-    /// Messages between `expects` and this one are no longer on the bus.
-    pub gap: bool,
-    /// `None`: not an event of ours, or only a gap.
-    pub event: Option<StoredEvent>,
-}
+/// How long a question to the database or the broker may take. Nothing is read meanwhile.
+const ASK: Duration = Duration::from_secs(2);
+/// When a question that was not answered is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What the reader asks of the thread.
 pub(super) enum Command {
     Subscribe(Vec<String>),
     /// Read a partition anew from the place in PostgreSQL.
     Resync {
-        topic: Arc<str>,
-        partition: i32,
+        partition: Partition,
         epoch: u64,
     },
     Stop,
 }
 
-/// Where the thread is in a partition.
-struct Position {
-    epoch: u64,
-    next: i64,
+/// The reader's ends of the thread's channels.
+pub(super) struct Ends {
+    pub commands: Sender<Command>,
+    pub records: mpsc::Receiver<Vec<Record>>,
+    /// Closed when the consumer has left its group.
+    pub left: oneshot::Receiver<()>,
 }
 
 struct Context {
-    group: &'static str,
-    pool: PgPool,
-    runtime: Handle,
-    positions: Mutex<HashMap<(Arc<str>, i32), Position>>,
-    /// Records made at assignment, to be handed over before any message.
-    gaps: Mutex<Vec<Record>>,
+    positions: Mutex<Positions>,
 }
 
 impl ClientContext for Context {
@@ -82,18 +68,23 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
+    /// Only takes note: partitions are placed outside, where waiting for one keeps no other.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let keys = partitions.elements().into_iter().map(|element| (element.topic().into(), element.partition()));
         let result = if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             info!(partitions = partitions.count(), "partitions assigned");
-            let mut placed = TopicPartitionList::new();
-            for element in partitions.elements() {
-                let next = self.place(consumer, element.topic(), element.partition(), 0);
-                let _ = placed.add_partition_offset(element.topic(), element.partition(), Offset::Offset(next));
-            }
-            consumer.incremental_assign(&placed)
+            let now = Instant::now();
+            let mut positions = self.positions();
+            keys.for_each(|partition| positions.assigned(partition, now));
+            drop(positions);
+            consumer.incremental_assign(&TopicPartitionList::new())
         } else {
             info!(partitions = partitions.count(), "partitions revoked");
-            consumer.incremental_unassign(partitions)
+            let mut positions = self.positions();
+            let keys: Vec<Partition> = keys.collect();
+            keys.iter().for_each(|partition| positions.revoked(partition));
+            drop(positions);
+            consumer.incremental_unassign(&placed_of(consumer, &keys))
         };
         if let Err(error) = result {
             warn!(%error, "rebalance failed");
@@ -102,220 +93,211 @@ impl ConsumerContext for Context {
 }
 
 impl Context {
-    /// Finds out where a partition is to be read from; waits for the broker and the database as long as it takes.
-    fn place(&self, consumer: &BaseConsumer<Self>, topic: &str, partition: i32, epoch: u64) -> i64 {
-        loop {
-            match self.try_place(consumer, topic, partition, epoch) {
-                Ok(next) => return next,
-                Err(error) => {
-                    warn!(topic, partition, error, "cannot place a partition: trying again");
-                    std::thread::sleep(Duration::from_millis(500));
-                }
-            }
-        }
-    }
-
-    fn try_place(&self, consumer: &BaseConsumer<Self>, topic: &str, partition: i32, epoch: u64) -> Result<i64, String> {
-        let (low, high) = consumer.fetch_watermarks(topic, partition, ASK).map_err(|e| e.to_string())?;
-        let count = consumer
-            .fetch_metadata(Some(topic), ASK)
-            .map(|metadata| metadata.topics().iter().map(|t| t.partitions().len()).sum::<usize>())
-            .map_err(|e| e.to_string())?;
-        let count = i32::try_from(count).unwrap_or(i32::MAX);
-        let resumed = store::resume(&self.pool, self.group, topic, partition, count);
-        let wanted = self.runtime.block_on(async { tokio::time::timeout(ASK, resumed).await });
-        let wanted = wanted.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
-        let name: Arc<str> = topic.into();
-        let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
-        let position = positions.entry((name.clone(), partition)).or_insert(Position { epoch, next: 0 });
-        position.epoch = position.epoch.max(epoch);
-        if (low..=high).contains(&wanted) {
-            position.next = wanted;
-            return Ok(wanted);
-        }
-        warn!(topic, partition, wanted, low, high, "the bus no longer has what is next: the event store fills the gap");
-        position.next = low;
-        let epoch = position.epoch;
-        self.gaps.lock().unwrap_or_else(PoisonError::into_inner).push(Record {
-            topic: name,
-            partition,
-            epoch,
-            expects: wanted,
-            offset: low - 1,
-            gap: true,
-            event: None,
-        });
-        Ok(low)
-    }
-
-    /// Records from now on are of this epoch, also where the partition is assigned again later.
-    fn begin_epoch(&self, topic: &str, partition: i32, epoch: u64) {
-        let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
-        let position = positions.entry((topic.into(), partition)).or_insert(Position { epoch, next: 0 });
-        position.epoch = position.epoch.max(epoch);
-    }
-
-    /// The record of a message; `None` where the message was read before.
-    fn record(&self, message: &BorrowedMessage<'_>) -> Option<Record> {
-        let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (Arc::<str>::from(message.topic()), message.partition());
-        let position = positions.get_mut(&key)?;
-        if message.offset() < position.next {
-            return None;
-        }
-        let expects = std::mem::replace(&mut position.next, message.offset() + 1);
-        Some(Record {
-            topic: key.0,
-            partition: key.1,
-            epoch: position.epoch,
-            expects,
-            offset: message.offset(),
-            gap: false,
-            event: decode(message),
-        })
+    fn positions(&self) -> MutexGuard<'_, Positions> {
+        self.positions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The event in a message; `None`, with a line in the log, where it is none of ours.
-fn decode(message: &BorrowedMessage<'_>) -> Option<StoredEvent> {
-    #[derive(serde::Deserialize)]
-    struct Wire {
-        event_id: uuid::Uuid,
-        event_type: String,
-        aggregate_id: String,
-        timestamp: chrono::DateTime<chrono::Utc>,
-        payload: serde_json::Value,
-        #[serde(default)]
-        metadata: serde_json::Value,
-        ingested_at: chrono::DateTime<chrono::Utc>,
-    }
-    let number = |name: &str| -> Option<i64> {
-        let headers = message.headers()?;
-        let header = headers.iter().find(|header| header.key == name)?;
-        std::str::from_utf8(header.value?).ok()?.parse().ok()
-    };
-    let place = number(header::SHARD).zip(number(header::POSITION));
-    let (shard, position) =
-        place.filter(|(shard, _)| usize::try_from(*shard).is_ok_and(|s| s < SHARDS)).or_else(|| {
-            debug!(
-                topic = message.topic(),
-                offset = message.offset(),
-                "message without shard and position: not of a relay"
-            );
-            None
-        })?;
-    match serde_json::from_slice::<Wire>(message.payload().unwrap_or_default()) {
-        Ok(wire) => Some(StoredEvent {
-            shard: i16::try_from(shard).ok()?,
-            position,
-            event_id: wire.event_id,
-            event_type: wire.event_type,
-            aggregate_id: wire.aggregate_id,
-            timestamp: wire.timestamp,
-            payload: wire.payload,
-            metadata: wire.metadata,
-            ingested_at: wire.ingested_at,
-        }),
-        Err(error) => {
-            warn!(topic = message.topic(), offset = message.offset(), %error, "message is not an event: passed over");
-            None
+/// Those of the partitions that are placed: no others can be given back.
+fn placed_of(consumer: &BaseConsumer<Context>, partitions: &[Partition]) -> TopicPartitionList {
+    let assigned = consumer.assignment().unwrap_or_default();
+    let mut placed = TopicPartitionList::new();
+    for (topic, partition) in partitions {
+        if assigned.find_partition(topic, *partition).is_some() {
+            placed.add_partition(topic, *partition);
         }
     }
+    placed
 }
 
-/// The reader's ends of the thread's channels.
-type Ends = (Sender<Command>, mpsc::Receiver<Vec<Record>>);
+struct Thread {
+    group: &'static str,
+    pool: PgPool,
+    runtime: Handle,
+    consumer: BaseConsumer<Context>,
+    commands: Receiver<Command>,
+    records: mpsc::Sender<Vec<Record>>,
+}
 
 /// Starts the thread. It ends when told to, or when the reader is gone.
 pub(super) fn start(settings: &KafkaSettings, group: &'static str, pool: PgPool) -> Result<Ends, KafkaError> {
-    let context = Context {
-        group,
-        pool,
-        runtime: Handle::current(),
-        positions: Mutex::new(HashMap::new()),
-        gaps: Mutex::new(Vec::new()),
-    };
-    let consumer: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&settings.consumer(group), context)?;
+    let context = Context { positions: Mutex::default() };
+    let consumer = BaseConsumer::from_config_and_context(&settings.consumer(group), context)?;
     let (command_end, commands) = channel();
     let (records, record_end) = mpsc::channel(CHUNKS);
+    let (leaves, left) = oneshot::channel();
+    let thread = Thread { group, pool, runtime: Handle::current(), consumer, commands, records };
+    let run = move || {
+        thread.run();
+        // Dropping the consumer leaves the group, so that others need not wait until its session times out.
+        drop(thread);
+        drop(leaves);
+    };
     std::thread::Builder::new()
         .name("kafka-consumer".to_owned())
-        .spawn(move || run(&consumer, &commands, &records))
+        .spawn(run)
         .map_err(|e| KafkaError::ClientCreation(e.to_string()))?;
-    Ok((command_end, record_end))
+    Ok(Ends { commands: command_end, records: record_end, left })
 }
 
-fn run(consumer: &BaseConsumer<Context>, commands: &Receiver<Command>, records: &mpsc::Sender<Vec<Record>>) {
-    loop {
-        match commands.try_recv() {
-            Ok(Command::Subscribe(topics)) => subscribe(consumer, &topics),
-            Ok(Command::Resync { topic, partition, epoch }) => resync(consumer, &topic, partition, epoch),
-            Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
-            Err(TryRecvError::Empty) => {}
-        }
-        let chunk = fetch(consumer);
-        // The queue is bounded: while it is full the client fetches only up to its own bound.
-        if !chunk.is_empty() && records.blocking_send(chunk).is_err() {
-            return;
-        }
-    }
-}
-
-fn subscribe(consumer: &BaseConsumer<Context>, topics: &[String]) {
-    let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-    if let Err(error) = consumer.subscribe(&names) {
-        warn!(%error, "cannot subscribe");
-    }
-}
-
-fn resync(consumer: &BaseConsumer<Context>, topic: &str, partition: i32, epoch: u64) {
-    consumer.context().begin_epoch(topic, partition, epoch);
-    let assigned = consumer.assignment().is_ok_and(|list| list.find_partition(topic, partition).is_some());
-    if !assigned {
-        return;
-    }
-    let next = consumer.context().place(consumer, topic, partition, epoch);
-    // Assigned anew rather than sought: a partition whose offset was out of range takes no seek.
-    let (mut gone, mut placed) = (TopicPartitionList::new(), TopicPartitionList::new());
-    gone.add_partition(topic, partition);
-    let again = placed
-        .add_partition_offset(topic, partition, Offset::Offset(next))
-        .and_then(|()| consumer.incremental_unassign(&gone))
-        .and_then(|()| consumer.incremental_assign(&placed));
-    if let Err(error) = again {
-        warn!(topic, partition, %error, "cannot place a partition anew");
-    }
-}
-
-/// What there is: waits for the first message, then takes what is already fetched.
-fn fetch(consumer: &BaseConsumer<Context>) -> Vec<Record> {
-    let context = consumer.context();
-    let mut chunk = Vec::new();
-    let mut wait = POLL;
-    let begun = Instant::now();
-    while chunk.len() < CHUNK && begun.elapsed() < POLL * 2 {
-        let polled = consumer.poll(wait);
-        // A rebalance inside the poll may have found gaps: they come first.
-        chunk.append(&mut context.gaps.lock().unwrap_or_else(PoisonError::into_inner));
-        match polled {
-            Some(Ok(message)) => chunk.extend(context.record(&message)),
-            Some(Err(error)) => failed(consumer, &error),
-            None => break,
-        }
-        wait = Duration::ZERO;
-    }
-    chunk
-}
-
-fn failed(consumer: &BaseConsumer<Context>, error: &KafkaError) {
-    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
-        warn!("an offset is out of range: placing all partitions anew");
-        if let Ok(assignment) = consumer.assignment() {
-            for element in assignment.elements() {
-                resync(consumer, element.topic(), element.partition(), 0);
+impl Thread {
+    fn run(&self) {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Subscribe(topics)) => self.subscribe(&topics),
+                Ok(Command::Resync { partition, epoch }) => self.resync(partition, epoch),
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => {}
+            }
+            self.place();
+            let mut chunk = self.look();
+            self.fetch(&mut chunk);
+            // The queue is bounded: while it is full the client fetches only up to its own bound.
+            if !chunk.is_empty() && self.records.blocking_send(chunk).is_err() {
+                return;
             }
         }
-        return;
     }
-    debug!(%error, "kafka poll");
+
+    fn subscribe(&self, topics: &[String]) {
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        if let Err(error) = self.consumer.subscribe(&names) {
+            warn!(%error, "cannot subscribe");
+        }
+    }
+
+    /// Gives a partition back, to place it anew.
+    fn resync(&self, partition: Partition, epoch: u64) {
+        let mut positions = self.consumer.context().positions();
+        positions.begin_epoch(&partition, epoch);
+        let placed = placed_of(&self.consumer, std::slice::from_ref(&partition));
+        if placed.count() > 0 {
+            positions.assigned(partition, Instant::now());
+            drop(positions);
+            self.unassign(&placed);
+        }
+    }
+
+    /// Places the partitions that are assigned to this consumer and not placed yet.
+    fn place(&self) {
+        let due = self.consumer.context().positions().unplaced(Instant::now());
+        if due.is_empty() {
+            return;
+        }
+        let resumed = store::resume(&self.pool, self.group, &due);
+        let places = match self.runtime.block_on(async { tokio::time::timeout(ASK, resumed).await }) {
+            Ok(Ok(places)) => places,
+            failed => {
+                warn!(cause = ?failed.map(|result| result.err()), "cannot place partitions: trying again");
+                return self.consumer.context().positions().not_yet(&due, Instant::now() + ASK_AGAIN);
+            }
+        };
+        let mut begin = TopicPartitionList::new();
+        let mut positions = self.consumer.context().positions();
+        for place in places {
+            let at =
+                positions.place(&(place.topic.as_str().into(), place.partition), place.next_offset, place.positions);
+            add(&mut begin, &place.topic, place.partition, at);
+        }
+        drop(positions);
+        self.assign(&begin);
+    }
+
+    /// Looks at partitions of which an offset may be out of range: those are read from where the topic begins now, after a
+    /// gap. The client does not say which it is, and stops reading it, so all begin anew where they are.
+    fn look(&self) -> Vec<Record> {
+        let mut gaps = Vec::new();
+        let begun = Instant::now();
+        let doubtful = self.consumer.context().positions().doubtful(begun);
+        for partition in doubtful {
+            let (topic, number) = (&partition.0, partition.1);
+            let asked = self.consumer.fetch_watermarks(topic, number, ASK.saturating_sub(begun.elapsed()));
+            let mut positions = self.consumer.context().positions();
+            let (low, high) = match asked {
+                Ok(marks) => marks,
+                Err(error) => {
+                    debug!(%error, %topic, number, "the broker does not say what a partition holds: asking again");
+                    positions.doubt(partition, Instant::now() + ASK_AGAIN);
+                    continue;
+                }
+            };
+            let Some((at, gap)) = positions.replace(&partition, low, high) else { continue };
+            drop(positions);
+            if let Some(gap) = gap {
+                warn!(%topic, number, low, high, expected = gap.expects, "the bus no longer has what is next: the event store fills the gap");
+                gaps.push(gap);
+            }
+            let mut begin = TopicPartitionList::new();
+            add(&mut begin, topic, number, at);
+            // Assigned anew rather than sought: a partition whose offset was out of range takes no seek.
+            self.unassign(&placed_of(&self.consumer, std::slice::from_ref(&partition)));
+            self.assign(&begin);
+        }
+        gaps
+    }
+
+    /// What there is: waits for the first message, then takes what is already fetched.
+    fn fetch(&self, chunk: &mut Vec<Record>) {
+        let mut wait = if chunk.is_empty() { POLL } else { Duration::ZERO };
+        let begun = Instant::now();
+        let mut budget = Budget::new(CHUNK_BYTES);
+        while chunk.len() < CHUNK && begun.elapsed() < POLL * 2 {
+            match self.consumer.poll(wait) {
+                Some(Ok(message)) => {
+                    self.receive(&message, chunk);
+                    if !budget.take(message.payload_len()) {
+                        break;
+                    }
+                }
+                Some(Err(error)) => self.failed(&error),
+                None => break,
+            }
+            wait = Duration::ZERO;
+        }
+    }
+
+    fn receive(&self, message: &BorrowedMessage<'_>, chunk: &mut Vec<Record>) {
+        let partition: Partition = (message.topic().into(), message.partition());
+        let (gap, record) =
+            self.consumer.context().positions().receive(&partition, message.offset(), record::place(message));
+        if gap.is_some() {
+            warn!(topic = %partition.0, partition = partition.1, offset = message.offset(),
+                "the topic is not the one that was read before: the event store fills the gap");
+        }
+        chunk.extend(gap);
+        let event = |record| Record { event: record::decode(message), bytes: message.payload_len(), ..record };
+        chunk.extend(record.map(event));
+    }
+
+    fn failed(&self, error: &KafkaError) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AutoOffsetReset) {
+            debug!(%error, "kafka poll");
+            return;
+        }
+        let assignment = self.consumer.assignment().unwrap_or_default();
+        let mut positions = self.consumer.context().positions();
+        for element in assignment.elements() {
+            positions.doubt((element.topic().into(), element.partition()), Instant::now());
+        }
+    }
+
+    fn assign(&self, partitions: &TopicPartitionList) {
+        if let Err(error) = self.consumer.incremental_assign(partitions) {
+            warn!(%error, "partitions cannot be read");
+        }
+    }
+
+    fn unassign(&self, partitions: &TopicPartitionList) {
+        if partitions.count() > 0
+            && let Err(error) = self.consumer.incremental_unassign(partitions)
+        {
+            warn!(%error, "partitions cannot be given back");
+        }
+    }
+}
+
+fn add(list: &mut TopicPartitionList, topic: &str, partition: i32, offset: i64) {
+    if let Err(error) = list.add_partition_offset(topic, partition, Offset::Offset(offset)) {
+        warn!(topic, partition, offset, %error, "an offset that the client does not take");
+    }
 }

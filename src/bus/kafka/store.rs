@@ -2,6 +2,7 @@
 
 use sqlx::{PgConnection, PgPool};
 
+use super::record::Partition;
 use crate::event::SHARDS;
 
 /// How far the group has come in one partition.
@@ -15,27 +16,20 @@ pub(super) struct Place {
     pub positions: Vec<i64>,
 }
 
-/// The group's next offset in a partition. A partition never read before starts at 0: where its oldest message is a later
-/// one, that is a gap.
-pub(super) async fn resume(
-    pool: &PgPool,
-    group: &str,
-    topic: &str,
-    partition: i32,
-    partition_count: i32,
-) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
-        "INSERT INTO bus_offset (consumer_group, topic, partition, next_offset, partition_count)
-         VALUES ($1, $2, $3, 0, $4)
-         ON CONFLICT (consumer_group, topic, partition)
-         DO UPDATE SET partition_count = EXCLUDED.partition_count, updated_at = now()
-         RETURNING next_offset",
+/// The group's places in partitions. A partition never read before starts at 0: where its oldest message is a later one,
+/// that is a gap.
+pub(super) async fn resume(pool: &PgPool, group: &str, partitions: &[Partition]) -> Result<Vec<Place>, sqlx::Error> {
+    let (topics, numbers): (Vec<&str>, Vec<i32>) = partitions.iter().map(|(topic, number)| (&**topic, *number)).unzip();
+    sqlx::query_as(
+        "INSERT INTO bus_offset (consumer_group, topic, partition, next_offset)
+         SELECT $1, p.topic, p.partition, 0 FROM unnest($2::text[], $3::int[]) AS p (topic, partition) ORDER BY 2, 3
+         ON CONFLICT (consumer_group, topic, partition) DO UPDATE SET updated_at = now()
+         RETURNING topic, partition, next_offset, positions",
     )
     .bind(group)
-    .bind(topic)
-    .bind(partition)
-    .bind(partition_count)
-    .fetch_one(pool)
+    .bind(topics)
+    .bind(numbers)
+    .fetch_all(pool)
     .await
 }
 

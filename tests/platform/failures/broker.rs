@@ -1,11 +1,13 @@
-//! The broker goes away, or loses what nobody has read yet.
+//! The broker goes away, or loses what nobody has read yet; a handler leaves the group.
 
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use sqlx::PgPool;
 
 use super::verify::{are_folded, are_stored};
 use super::{Kind, Running, turn};
@@ -75,12 +77,85 @@ async fn the_handler_is_down_for_longer_than_the_topic_keeps_its_messages() {
 
 /// Does to a topic what its retention does with time: every message so far is gone.
 async fn forget_everything(brokers: &str, topic: &str) {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let admin = admin(brokers);
     let mut all = TopicPartitionList::new();
     for partition in 0..4 {
         all.add_partition_offset(topic, partition, Offset::End).unwrap();
     }
     let gone = admin.delete_records(&all, &AdminOptions::new()).await.unwrap();
     assert!(gone.elements().iter().all(|element| element.error().is_ok()), "{gone:?}");
+}
+
+fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap()
+}
+
+fn asker(brokers: &str) -> BaseConsumer {
+    ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap()
+}
+
+/// The group's next offsets exist in the new topic, with other messages before them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_is_deleted_and_made_again_while_the_handler_is_down() {
+    let mut turn = turn().await;
+    let bus = turn.bus(Kind::Kafka);
+    let mut running = Running::start("made-again", fresh_database().await, bus).await;
+    let (pool, brokers, topic) =
+        (running.platform.database().pool().await, turn.kafka().brokers(), running.platform.topic());
+    running.handle.kill9();
+    running.load.more(100).await;
+    let admin = admin(&brokers);
+    let options = AdminOptions::new();
+    admin.delete_topics(&[&topic], &options).await.unwrap();
+    eventually(Duration::from_secs(20), || async {
+        let again = NewTopic::new(&topic, 4, TopicReplication::Fixed(1));
+        admin
+            .create_topics(&[again], &options)
+            .await
+            .map_err(|e| e.to_string())?
+            .remove(0)
+            .map_err(|(_, e)| e.to_string())
+    })
+    .await;
+    let asker = asker(&brokers);
+    while !is_past_the_group(&asker, &pool, &topic).await {
+        running.load.more(100).await;
+    }
+    running.handle.start_again();
+    running.load.more(100).await;
+    running.settle().await;
+}
+
+async fn is_past_the_group(asker: &BaseConsumer, pool: &PgPool, topic: &str) -> bool {
+    let places: Vec<(i32, i64)> =
+        sqlx::query_as("SELECT partition, next_offset FROM bus_offset WHERE topic = $1 AND next_offset > 0")
+            .bind(topic)
+            .fetch_all(pool)
+            .await
+            .unwrap();
+    let high = |partition| {
+        tokio::task::block_in_place(|| asker.fetch_watermarks(topic, partition, Duration::from_secs(5)))
+            .map_or(0, |marks| marks.1)
+    };
+    assert!(!places.is_empty());
+    places.into_iter().all(|(partition, next)| high(partition) > next + 1)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_is_told_to_stop_leaves_its_group_at_once() {
+    let mut turn = turn().await;
+    let bus = turn.bus(Kind::Kafka);
+    let mut running = Running::start("leaves", fresh_database().await, bus).await;
+    let asker = asker(&turn.kafka().brokers());
+    let members = || {
+        let groups =
+            tokio::task::block_in_place(|| asker.fetch_group_list(Some("event-handler"), Duration::from_secs(5)))
+                .unwrap();
+        groups.groups().iter().map(|group| group.members().len()).sum::<usize>()
+    };
+    assert_eq!(members(), 1);
+    assert!(running.handle.terminate().success(), "{}", running.handle.log());
+    assert_eq!(members(), 0, "others need not wait for its session to end");
+    running.handle.start_again();
+    running.settle().await;
 }
