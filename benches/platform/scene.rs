@@ -52,6 +52,15 @@ impl Scene {
         self.until("projections are live", "SELECT count(*) = 2 FROM projection_progress WHERE status = 'live'").await;
     }
 
+    /// Kafka: waits until the broker has given the handler its partitions.
+    pub async fn until_assigned(&self) {
+        let begun = Instant::now();
+        while !self.handler.as_ref().expect("started").log().contains("partitions assigned") {
+            assert!(begun.elapsed() < PATIENCE, "no partitions");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Ends them in good order.
     pub fn stop_relay_and_handler(&mut self) {
         for mut process in self.relays.drain(..).chain(self.handler.take()) {

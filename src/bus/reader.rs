@@ -1,6 +1,7 @@
 //! One reader, two sources.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::time::Instant;
@@ -26,6 +27,8 @@ pub struct Claim {
     pub events: Vec<StoredEvent>,
     /// The lane of each event.
     pub lanes: Vec<Lane>,
+    /// Kafka: the topic that each event came by.
+    pub topics: Vec<Arc<str>>,
     /// The bus has lost events that the group has not read: the event store must fill in before these are folded.
     pub gap: bool,
 }
@@ -94,6 +97,11 @@ impl Reader {
         if let Self::Kafka(reader) = self {
             reader.close().await;
         }
+    }
+
+    /// Whether events come by topics.
+    pub fn is_kafka(&self) -> bool {
+        matches!(self, Self::Kafka(_))
     }
 
     /// Kafka: the topics to be read, whenever they may have changed.

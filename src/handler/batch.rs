@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crds::registration::OnError;
 use metrics::{counter, histogram};
-use sqlx::PgPool;
+use sqlx::{Connection, PgPool};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -14,8 +14,9 @@ use tracing::{error, info, warn};
 
 use super::notify::Changed;
 use super::retry::{DELAYS, Retry, Verdict};
+use super::route;
 use super::store::{self, Progress};
-use crate::bus::{BusError, Claim, DEFAULT_TOPIC, Reader, Wanted};
+use crate::bus::{BusError, Claim, DEFAULT_TOPIC, EVENT_HANDLER, Reader, Wanted};
 use crate::event::StoredEvent;
 use crate::projection::store::{self as rows, Target};
 use crate::projection::{Program, Subject, Working};
@@ -37,6 +38,8 @@ pub(super) struct Batches {
     changed: Changed,
     retry: Retry,
     programs: HashMap<String, Arc<Program>>,
+    /// Kafka: it has been told once which topics to read.
+    follows: bool,
 }
 
 /// How a claim ended.
@@ -59,14 +62,13 @@ struct Fed {
 
 impl Batches {
     pub fn new(pool: PgPool, reader: Reader, catalog: watch::Receiver<Arc<Catalog>>, changed: Changed) -> Self {
-        Self { pool, reader, catalog, changed, retry: Retry::default(), programs: HashMap::new() }
+        Self { pool, reader, catalog, changed, retry: Retry::default(), programs: HashMap::new(), follows: false }
     }
 
     /// Runs until the token is cancelled; a batch under way is finished.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), BusError> {
         let mut failures = 0;
         while !stop.is_cancelled() {
-            self.follow();
             match self.step(&stop).await {
                 Ok(()) => failures = 0,
                 Err(e @ BusError::ConsumerEnded(_)) => return Err(e),
@@ -88,9 +90,10 @@ impl Batches {
         Ok(())
     }
 
-    /// Kafka: reads the topics that are declared.
-    fn follow(&mut self) {
-        if self.catalog.has_changed().unwrap_or(false) || self.programs.is_empty() {
+    /// Kafka: reads the topics that are declared, and those that were.
+    async fn follow(&mut self) -> Result<(), BusError> {
+        if self.reader.is_kafka() && (self.catalog.has_changed().unwrap_or(false) || !self.follows) {
+            let readable = self.routes().await?;
             let catalog = self.catalog.borrow_and_update().clone();
             let topics: BTreeSet<String> = catalog
                 .topics
@@ -98,12 +101,28 @@ impl Batches {
                 .map(|topic| topic.topic_name.clone())
                 .chain(catalog.event_types.values().map(|event_type| event_type.spec.topic.clone()))
                 .chain([DEFAULT_TOPIC.to_owned()])
+                .chain(readable)
                 .collect();
             self.reader.follow(topics.into_iter().collect());
+            self.follows = true;
         }
+        Ok(())
+    }
+
+    /// Looks at what is registered about routes before anything is read by them; returns the topics that may hold events.
+    async fn routes(&self) -> Result<Vec<String>, sqlx::Error> {
+        let mut connection = self.pool.acquire().await?;
+        if route::has_news(&mut connection).await? {
+            let mut tx = connection.begin().await?;
+            store::lock_group(&mut tx).await?;
+            route::look(&mut tx).await?;
+            tx.commit().await?;
+        }
+        route::readable(&mut connection, EVENT_HANDLER).await
     }
 
     async fn step(&mut self, stop: &CancellationToken) -> Result<(), BusError> {
+        self.follow().await?;
         let now = Instant::now();
         let until = self.retry.next(now).map_or(now + LOOK, |next| next.min(now + LOOK));
         let deferred = self.retry.deferred(now);
@@ -133,9 +152,10 @@ impl Batches {
 
     async fn handle(&mut self, mut claim: Claim) -> Result<Ended, BusError> {
         if claim.gap {
-            let detached = store::detach_all(&mut claim.tx).await?;
+            let detached = store::detach(&mut claim.tx, None, 0.0).await?;
             info!(projections = detached, "the bus has a gap: projections catch up from the event store");
         }
+        route::follow(&mut claim).await?;
         let fed = self.fed(store::progress(&mut claim.tx).await?);
         let events = std::mem::take(&mut claim.events);
         let mut working = Working::plan(&fed.subjects, &events);
@@ -225,7 +245,7 @@ impl Batches {
         error!(projection = projection_type, message, "projection halted");
         let mut tx = self.pool.begin().await?;
         store::lock_group(&mut tx).await?;
-        store::halt(&mut tx, projection_type, message).await?;
+        store::halt_fed(&mut tx, projection_type, message).await?;
         tx.commit().await
     }
 }

@@ -130,12 +130,13 @@ impl CatchUp {
         let Some(mut progress) = lock(&mut tx, loaded).await? else { return Ok(Step::Done) };
         let heads = event_store::heads(&self.ingestion).await?;
         let behind = behind(&heads, &progress.cursors);
-        if behind <= NEAR && !(self.reads_on(loaded) && progress.live_hash == progress.target_hash) {
+        let settled = progress.settles_in <= 0.0;
+        if behind <= NEAR && settled && !(self.reads_on(loaded) && progress.live_hash == progress.target_hash) {
             tx.rollback().await?;
             return self.hand_over(loaded).await;
         }
         if behind == 0 {
-            return Ok(Step::Done);
+            return Ok(if settled { Step::Done } else { Step::Again(IDLE) });
         }
         let page = self.read(loaded, &progress.cursors, PER_SHARD).await?;
         let lost = history::look(&self.ingestion, &mut progress, &heads).await?;

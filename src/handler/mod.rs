@@ -15,6 +15,7 @@ mod indexes;
 mod notify;
 mod plan;
 mod retry;
+mod route;
 pub mod store;
 mod supervise;
 

@@ -67,6 +67,7 @@ fn begin(wanted: &Wanted, heads: &[i64], kafka: bool) -> Change {
         history_from: None,
         live_history_from: None,
         age_seconds: 0.0,
+        settles_in: 0.0,
     };
     let to = match wanted.spec.start_from {
         StartFrom::Earliest => new,
@@ -110,11 +111,12 @@ fn adjust(wanted: &Wanted, is: &Progress, kafka: bool) -> Option<Change> {
             let to = serve(wanted, is, kafka);
             (!same).then_some(Change { to, clear_live: false, clear_beside: false, what: "settings changed" })
         }
-        "catching_up" if live_is_wanted && is.beside => {
+        "catching_up" | "halted" if live_is_wanted && is.beside && is.is_fed() => {
             let to = serve(wanted, is, kafka);
             Some(Change { to, clear_live: false, clear_beside: true, what: "changed back: rebuild dropped" })
         }
         "removed" | "halted" if live_is_wanted => Some(resume(wanted, is)),
+        "catching_up" if live_is_wanted && is.beside => Some(resume(wanted, is)),
         _ => Some(rebuild(wanted, is, kafka)),
     }
 }
@@ -138,6 +140,8 @@ fn rebuild(wanted: &Wanted, is: &Progress, kafka: bool) -> Change {
         status: "catching_up".to_owned(),
         cursors: vec![0; SHARDS],
         history_from: None,
+        // Rows that have missed events already are not fed again: they would have a gap.
+        live_spec: is.live_spec.clone().filter(|_| is.is_fed()),
         ..is.clone()
     };
     match wanted.spec.rebuild {
@@ -148,6 +152,7 @@ fn rebuild(wanted: &Wanted, is: &Progress, kafka: bool) -> Change {
             clear_beside: true,
             what: "changed: rebuilt beside the live rows",
         },
+        Rebuild::Never if is.live_hash.is_some() && !is.is_fed() => resume(wanted, is),
         Rebuild::Never if is.live_hash.is_some() => {
             Change { to: serve(wanted, is, kafka), clear_live: false, clear_beside: true, what: "changed: rows stay" }
         }
@@ -266,7 +271,28 @@ mod tests {
         halted.age_seconds = HALTED_AGAIN + 1.0;
         assert!(decide(Some(&old), Some(&halted), &[9; SHARDS], false).expect("again").to.is_catching_up());
         let mended = wanted(StartFrom::Earliest, Rebuild::BlueGreen, Some("true"));
-        assert!(decide(Some(&mended), Some(&halted), &[9; SHARDS], false).expect("mended").to.beside);
+        let rebuilt = decide(Some(&mended), Some(&halted), &[9; SHARDS], false).expect("mended").to;
+        assert!(rebuilt.beside && !rebuilt.is_fed(), "the rows served have missed events since the halt");
+        let never = wanted(StartFrom::Earliest, Rebuild::Never, Some("true"));
+        let goes_on = decide(Some(&never), Some(&halted), &[9; SHARDS], false).expect("mended").to;
+        assert!(goes_on.is_catching_up() && !goes_on.beside && goes_on.cursors == halted.applied_through);
+    }
+
+    #[test]
+    fn rows_that_missed_events_while_others_are_built_beside_them_are_fed_no_more() {
+        let old = wanted(StartFrom::Earliest, Rebuild::BlueGreen, None);
+        let new = wanted(StartFrom::Earliest, Rebuild::BlueGreen, Some("true"));
+        let mut rebuilding = decide(Some(&new), Some(&live(&old)), &[9; SHARDS], false).expect("changed").to;
+        rebuilding.status = "halted".to_owned();
+        assert!(rebuilding.is_fed(), "the definition that is built has halted, not the one that is served");
+        assert!(decide(Some(&old), Some(&rebuilding), &[9; SHARDS], false).expect("taken back").to.status == "live");
+        rebuilding.live_spec = None;
+        for status in ["halted", "catching_up"] {
+            rebuilding.status = status.to_owned();
+            let back = decide(Some(&old), Some(&rebuilding), &[9; SHARDS], false).expect("taken back");
+            assert!(back.to.is_catching_up() && !back.to.beside && back.clear_beside && !back.clear_live);
+            assert_eq!(back.to.cursors, rebuilding.applied_through);
+        }
     }
 
     #[test]

@@ -28,12 +28,16 @@ pub struct Progress {
     pub live_history_from: Option<DateTime<Utc>>,
     /// Seconds since the row was last written.
     pub age_seconds: f64,
+    /// Seconds until it may be handed back to the bus; none or less: now.
+    pub settles_in: f64,
 }
 
 impl Progress {
-    /// Whether the group's batches feed its rows.
+    /// Whether the group's batches feed its rows: the old definition's while another is built beside them, also
+    /// where that has halted. Once something was missed (see [`detach`] and [`halt_fed`]) they are fed no more.
     pub fn is_fed(&self) -> bool {
-        self.live_spec.is_some() && (self.status == "live" || (self.status == "catching_up" && self.beside))
+        let built_beside = self.beside && matches!(self.status.as_str(), "catching_up" | "halted");
+        self.live_spec.is_some() && (self.status == "live" || built_beside)
     }
 
     pub fn is_catching_up(&self) -> bool {
@@ -48,7 +52,8 @@ impl Progress {
 
 const COLUMNS: &str =
     "SELECT projection_type, live_hash, live_spec, target_hash, status, beside, cursors, applied_through,
-       behind, history_from, live_history_from, extract(epoch FROM now() - updated_at)::float8 AS age_seconds
+       behind, history_from, live_history_from, extract(epoch FROM now() - updated_at)::float8 AS age_seconds,
+       coalesce(extract(epoch FROM hand_over_from - now()), 0)::float8 AS settles_in
   FROM projection_progress ORDER BY projection_type";
 
 /// All rows. Under the group's lock they do not change until the transaction ends.
@@ -71,7 +76,8 @@ pub async fn lock_catching_up(
 ) -> Result<Option<Progress>, sqlx::Error> {
     sqlx::query_as(
         "SELECT projection_type, live_hash, live_spec, target_hash, status, beside, cursors, applied_through, behind,
-                history_from, live_history_from, extract(epoch FROM now() - updated_at)::float8 AS age_seconds
+                history_from, live_history_from, extract(epoch FROM now() - updated_at)::float8 AS age_seconds,
+       coalesce(extract(epoch FROM hand_over_from - now()), 0)::float8 AS settles_in
            FROM projection_progress WHERE projection_type = $1 AND status = 'catching_up' FOR UPDATE SKIP LOCKED",
     )
     .bind(projection_type)
@@ -134,20 +140,58 @@ pub async fn move_cursors(connection: &mut PgConnection, progress: &Progress) ->
     Ok(())
 }
 
-/// Sends every projection that the group feeds through the event store once: what the bus lost, or what another bus
-/// delivered last, is read from there. Rows know their positions, so nothing is folded twice.
-pub async fn detach_all(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
+/// Sends projections (`None`: all) that the group feeds through the event store once: what the bus lost, or what another
+/// bus delivered last, is read from there. Rows know their positions, so nothing is folded twice. Rows that others are
+/// built beside stay as they are until these are done. They return to the bus after `settle_seconds` at the earliest.
+pub async fn detach(
+    connection: &mut PgConnection,
+    only: Option<&[&str]>,
+    settle_seconds: f64,
+) -> Result<u64, sqlx::Error> {
     let done = sqlx::query(
-        "UPDATE projection_progress SET status = 'catching_up', beside = false, target_hash = live_hash,
-                cursors = applied_through, updated_at = now()
-          WHERE status = 'live' AND live_hash IS NOT NULL",
+        "UPDATE projection_progress SET status = CASE WHEN status = 'halted' THEN status ELSE 'catching_up' END,
+                live_spec = CASE WHEN beside THEN NULL ELSE live_spec END,
+                target_hash = CASE WHEN beside THEN target_hash ELSE live_hash END,
+                cursors = CASE WHEN beside THEN cursors ELSE applied_through END,
+                hand_over_from = now() + $2 * interval '1 second', updated_at = now()
+          WHERE ((status = 'live' AND live_hash IS NOT NULL) OR (beside AND live_spec IS NOT NULL))
+            AND ($1::text[] IS NULL OR projection_type = ANY($1))",
     )
-    .execute(connection)
+    .bind(only)
+    .bind(settle_seconds)
+    .execute(&mut *connection)
     .await?;
     Ok(done.rows_affected())
 }
 
-/// Halts a projection at an event that it cannot fold.
+/// Keeps all that are catching up from returning to the bus for as long.
+pub async fn unsettle(connection: &mut PgConnection, seconds: f64) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE projection_progress SET hand_over_from = now() + $1 * interval '1 second' WHERE status = 'catching_up'",
+    )
+    .bind(seconds)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Halts a projection at an event that its batches cannot fold. Where a changed definition is built beside its rows, that
+/// goes on: it may be the mend. The rows served stay as they are until it is done.
+pub async fn halt_fed(connection: &mut PgConnection, projection_type: &str, message: &str) -> Result<(), sqlx::Error> {
+    let beside = sqlx::query(
+        "UPDATE projection_progress SET live_spec = NULL, message = $2 WHERE projection_type = $1 AND beside",
+    )
+    .bind(projection_type)
+    .bind(format!("the rows served stay as they are until the changed definition is built: {message}"))
+    .execute(&mut *connection)
+    .await?;
+    if beside.rows_affected() == 0 {
+        halt(connection, projection_type, message).await?;
+    }
+    Ok(())
+}
+
+/// Halts what a projection is catching up to, or its batches, at an event that it cannot fold.
 pub async fn halt(connection: &mut PgConnection, projection_type: &str, message: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE projection_progress SET target_hash = coalesce(target_hash, live_hash), message = $2, updated_at = now(),

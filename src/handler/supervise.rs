@@ -101,7 +101,7 @@ impl Supervisor {
         let before = store::choose_bus(&mut tx, EVENT_HANDLER, self.bus).await?;
         if let Some(before) = before.filter(|before| before != self.bus) {
             info!(before, now = self.bus, "the bus changed: projections catch up from the event store");
-            store::detach_all(&mut tx).await?;
+            store::detach(&mut tx, None, 0.0).await?;
         }
         tx.commit().await?;
         Ok(())

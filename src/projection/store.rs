@@ -93,7 +93,8 @@ async fn lock_shared_rows(
 }
 
 /// Writes rows, beside what `$also` does with them (`w`). Indexed columns of a row that is there stay as they are, so
-/// that its update needs no index entry (heap-only tuple).
+/// that its update needs no index entry (heap-only tuple). A row never goes back: while a catch-up begins, a batch that was
+/// open before may still write. (Rows fed by several shards are locked, see [`load`].)
 macro_rules! write_into {
     ($table:literal, $also:literal) => {
         concat!(
@@ -112,7 +113,12 @@ macro_rules! write_into {
                     state = EXCLUDED.state, last_event_id = EXCLUDED.last_event_id,
                     last_event_timestamp = EXCLUDED.last_event_timestamp, updated_at = EXCLUDED.updated_at,
                     shard = EXCLUDED.shard, position = EXCLUDED.position, positions = EXCLUDED.positions,
-                    changed_by = EXCLUDED.changed_by"
+                    changed_by = EXCLUDED.changed_by
+              WHERE ",
+            $table,
+            ".position < EXCLUDED.position OR ",
+            $table,
+            ".shard <> EXCLUDED.shard OR EXCLUDED.positions IS NOT NULL"
         )
     };
 }

@@ -195,7 +195,7 @@ pub async fn progress(
     topic: Option<&str>,
 ) -> sqlx::Result<Option<Progress>> {
     let row = sqlx::query(
-        "SELECT p.status, p.beside, p.cursors[$3 + 1] AS cursor, p.applied_through[$3 + 1] AS applied,
+        "SELECT p.status, p.beside, p.status = 'live' OR (p.beside AND p.live_spec IS NOT NULL) AS fed, p.cursors[$3 + 1] AS cursor, p.applied_through[$3 + 1] AS applied,
                 (SELECT g.bus FROM consumer_group g WHERE g.consumer_group = $2) AS bus,
                 (SELECT c.position FROM bus_cursor c WHERE c.consumer_group = $2 AND c.shard = $3) AS embedded,
                 (SELECT o.positions[$3 + 1] FROM bus_offset o
@@ -223,6 +223,7 @@ fn read_progress(row: &PgRow) -> sqlx::Result<Progress> {
     Ok(Progress {
         status: row.try_get("status")?,
         beside: row.try_get("beside")?,
+        fed: row.try_get("fed")?,
         cursor: row.try_get::<Option<i64>, _>("cursor")?.unwrap_or(0),
         applied: row.try_get::<Option<i64>, _>("applied")?.unwrap_or(0),
         bus,

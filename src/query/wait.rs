@@ -43,6 +43,8 @@ pub struct Progress {
     pub status: String,
     /// It is catching up in rows that are not served yet.
     pub beside: bool,
+    /// The rows served are fed by the consumer group.
+    pub fed: bool,
     /// Last position read from the event store while catching up.
     pub cursor: i64,
     /// Positions up to here are in the served rows.
@@ -54,10 +56,12 @@ pub struct Progress {
 /// Whether the rows that are served have what the event at this position means for them.
 pub fn passed(progress: &Progress, position: i64) -> bool {
     let delivered = || progress.bus.is_some_and(|bus| bus.0 >= position);
-    match (progress.status.as_str(), progress.beside) {
-        // The rows served are fed by the consumer group, also while others are built beside them.
-        ("live", _) | ("catching_up", true) => progress.applied >= position || delivered(),
-        ("catching_up", false) => progress.cursor >= position,
+    match progress.status.as_str() {
+        // Also while others are built beside them.
+        _ if progress.fed => progress.applied >= position || delivered(),
+        // The cursor is that of other rows.
+        _ if progress.beside => progress.applied >= position,
+        "catching_up" => progress.cursor >= position,
         // Fed by nothing: what both say is certain.
         _ => progress.applied.min(progress.cursor) >= position,
     }
@@ -68,7 +72,12 @@ mod tests {
     use super::*;
 
     fn progress(status: &str, beside: bool, cursor: i64, applied: i64, bus: Option<i64>) -> Progress {
-        Progress { status: status.to_owned(), beside, cursor, applied, bus: bus.map(Bus) }
+        let fed = status == "live" || beside;
+        Progress { status: status.to_owned(), beside, fed, cursor, applied, bus: bus.map(Bus) }
+    }
+
+    fn unfed(progress: Progress) -> Progress {
+        Progress { fed: false, ..progress }
     }
 
     #[test]
@@ -82,6 +91,8 @@ mod tests {
             ("catching up in place, behind", progress("catching_up", false, 6, 9, Some(9)), false),
             ("rebuilt beside, served rows fed", progress("catching_up", true, 0, 0, Some(7)), true),
             ("rebuilt beside, served rows behind", progress("catching_up", true, 9, 6, Some(6)), false),
+            ("rebuilt beside, served rows not fed", unfed(progress("catching_up", true, 9, 6, Some(9))), false),
+            ("rebuilt beside, in the rows served before", unfed(progress("catching_up", true, 0, 7, Some(9))), true),
             ("halted before", progress("halted", false, 9, 6, Some(9)), false),
             ("halted while built in place", progress("halted", false, 6, 9, Some(9)), false),
             ("halted behind", progress("halted", false, 7, 7, None), true),

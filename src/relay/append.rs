@@ -29,6 +29,9 @@ const BACKOFF: [Duration; 5] = [
     Duration::from_millis(500),
     Duration::from_secs(1),
 ];
+/// A sweep walks over all that was deleted and not cleaned up yet, which is much while a transaction holds that back: it
+/// is done again after this many times what it took, and not before the next poll.
+const SWEEP_SHARE: u32 = 20;
 /// When a shard that another relay held is looked at again.
 const HELD_BY_ANOTHER: Duration = Duration::from_millis(20);
 
@@ -54,16 +57,21 @@ impl Appender {
         let mut todo = ShardSet::ALL;
         let mut sweep = true;
         let mut failures = 0;
-        let mut next_sweep = Instant::now() + self.poll;
+        let (mut next_poll, mut next_sweep) = (Instant::now() + self.poll, Instant::now() + self.poll);
         while !stop.is_cancelled() {
-            match self.claim(todo, sweep).await {
+            let begun = Instant::now();
+            let claimed = self.claim(todo, sweep).await;
+            if sweep {
+                next_sweep = begun + self.poll.max(begun.elapsed() * SWEEP_SHARE);
+            }
+            match claimed {
                 Ok(left) => {
                     failures = 0;
                     self.pace.done();
                     self.database.open();
                     todo = left.more;
                     if todo.is_empty() {
-                        todo = self.news(left.held, next_sweep, &stop).await;
+                        todo = self.news(left.held, next_poll, &stop).await;
                     } else {
                         todo = todo.union(left.held).union(self.outbox.take_now());
                     }
@@ -74,18 +82,19 @@ impl Appender {
                     todo = ShardSet::ALL;
                 }
             }
-            sweep = Instant::now() >= next_sweep;
-            if sweep {
-                next_sweep = Instant::now() + self.poll;
-                sweep = self.sweeps;
+            let now = Instant::now();
+            sweep = false;
+            if now >= next_poll {
+                next_poll = now + self.poll;
+                sweep = self.sweeps && now >= next_sweep;
                 todo = ShardSet::ALL;
             }
         }
         Ok(())
     }
 
-    /// Waits for news, for a held shard to become free, or for the next sweep.
-    async fn news(&self, held: ShardSet, next_sweep: Instant, stop: &CancellationToken) -> ShardSet {
+    /// Waits for news, for a held shard to become free, or for the next poll.
+    async fn news(&self, held: ShardSet, next_poll: Instant, stop: &CancellationToken) -> ShardSet {
         let held_again = async {
             if held.is_empty() {
                 std::future::pending::<()>().await;
@@ -95,7 +104,7 @@ impl Appender {
         tokio::select! {
             shards = self.outbox.take() => shards.union(held),
             () = held_again => held,
-            () = tokio::time::sleep_until(next_sweep) => ShardSet::ALL,
+            () = tokio::time::sleep_until(next_poll) => ShardSet::ALL,
             () = stop.cancelled() => ShardSet::EMPTY,
         }
     }

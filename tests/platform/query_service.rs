@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use cornjacket::cli::event::sse::{Decoder, Frame};
@@ -95,6 +96,9 @@ async fn migrate(database: &Database, pool: &PgPool) {
     sqlx::query(partition).execute(pool).await.unwrap();
 }
 
+/// A row's position only grows.
+static NEXT: AtomicI64 = AtomicI64::new(1);
+
 /// Writes a row as the handler does.
 pub async fn project(connection: &mut PgConnection, projection_type: &str, aggregate_id: &str, state: &Value) {
     let program = Arc::new(Program::compile(&latest(projection_type)).unwrap());
@@ -104,7 +108,7 @@ pub async fn project(connection: &mut PgConnection, projection_type: &str, aggre
         last_event_id: Uuid::now_v7(),
         last_event_timestamp: "2026-01-02T03:04:05.678901Z".parse().unwrap(),
         shard: 0,
-        position: 1,
+        position: NEXT.fetch_add(1, Ordering::Relaxed),
         positions: None,
     };
     let key = (0, aggregate_id.to_owned());

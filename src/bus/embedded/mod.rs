@@ -19,7 +19,7 @@ use crate::event::{Shard, ShardSet};
 
 /// Most events of one claim. Large, so that a backlog makes batches larger and rows are written less often: with cleaning
 /// up held back, the versions of a row are what makes it slow.
-const BATCH: i64 = 4000;
+const BATCH: i64 = 16_000;
 
 /// When a cursor that another instance held is looked at again.
 const HELD_BY_ANOTHER: Duration = Duration::from_millis(50);
@@ -112,7 +112,7 @@ impl EmbeddedReader {
         }
         store::move_cursors(&mut tx, self.group, &last_positions(&events)).await?;
         let lanes = events.iter().map(|e| Lane::try_from(e.shard).unwrap_or(0)).collect();
-        Ok(Some(Claim { tx, events, lanes, gap: false }))
+        Ok(Some(Claim { tx, events, lanes, topics: Vec::new(), gap: false }))
     }
 
     pub(super) fn committed(&mut self) {

@@ -126,7 +126,7 @@ impl KafkaReader {
         let places = store::lock(&mut tx, self.group, &names).await?;
         let mut places: HashMap<(String, i32), Place> =
             places.into_iter().map(|place| ((place.topic.clone(), place.partition), place)).collect();
-        let mut claim = Claim { tx, events: Vec::new(), lanes: Vec::new(), gap: false };
+        let mut claim = Claim { tx, events: Vec::new(), lanes: Vec::new(), topics: Vec::new(), gap: false };
         self.open.clear();
         for (partition, records) in partitions {
             let place = places.remove(&(partition.0.to_string(), partition.1));
@@ -170,6 +170,7 @@ impl KafkaReader {
             *seen = event.position;
             claim.events.push(event.clone());
             claim.lanes.push(lane);
+            claim.topics.push(partition.0.clone());
         }
         store::advance(&mut claim.tx, self.group, &place).await?;
         Ok(())

@@ -11,6 +11,7 @@ mod kill;
 mod load;
 mod measure;
 mod postgres;
+mod reroute;
 mod resources;
 mod table;
 mod up;
