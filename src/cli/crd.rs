@@ -1,12 +1,13 @@
 //! `cornjacket crd`: the definitions of the four kinds, for `kubectl apply -f -`.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
 use crds::registration::Kind;
+
+use super::output::print;
 
 #[derive(Args)]
 pub struct CrdArgs {
@@ -23,11 +24,7 @@ pub fn run(args: &CrdArgs) -> anyhow::Result<()> {
     }
     let kinds = args.kind.map_or_else(|| Kind::ALL.to_vec(), |kind| vec![kind]);
     let documents: Vec<String> = kinds.into_iter().map(crds::definition::yaml).collect();
-    match std::io::stdout().write_all(documents.join("---\n").as_bytes()) {
-        // The reader has seen enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
-    }
+    Ok(print(&documents.join("---\n"))?)
 }
 
 fn write_all(folder: &Path) -> anyhow::Result<()> {

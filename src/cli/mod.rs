@@ -10,6 +10,7 @@ mod handle;
 mod ingest;
 mod lint;
 mod migrate;
+mod output;
 pub mod process;
 mod query;
 mod relay;

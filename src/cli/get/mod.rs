@@ -15,6 +15,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use self::store::Entry;
+use super::output::print;
 use super::up::database_url;
 use super::url::DatabaseUrl;
 use crate::database;
@@ -69,7 +70,7 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
         entries.retain(|entry| entry.name == *name);
         anyhow::ensure!(!entries.is_empty(), "there is no {kind} '{name}' in the namespace '{}'", args.namespace);
     }
-    print(&entries, &args)
+    Ok(print(&rendered(&entries, &args)?)?)
 }
 
 /// What to say where the database cannot be read.
@@ -93,18 +94,17 @@ fn find_database(args: &GetArgs) -> anyhow::Result<SecretString> {
     )
 }
 
-fn print(entries: &[Entry], args: &GetArgs) -> anyhow::Result<()> {
-    match args.output {
+fn rendered(entries: &[Entry], args: &GetArgs) -> anyhow::Result<String> {
+    Ok(match args.output {
         None | Some(Output::Wide) => {
             if entries.is_empty() {
                 eprintln!("nothing is declared in the namespace '{}'", args.namespace);
             }
-            print!("{}", table::render(entries, args.kind.is_none(), args.output.is_some(), Utc::now()));
+            table::render(entries, args.kind.is_none(), args.output.is_some(), Utc::now())
         }
-        Some(Output::Json) => println!("{}", serde_json::to_string_pretty(&document(entries, args.name.is_some()))?),
-        Some(Output::Yaml) => print!("{}", serde_saphyr::to_string(&document(entries, args.name.is_some()))?),
-    }
-    Ok(())
+        Some(Output::Json) => serde_json::to_string_pretty(&document(entries, args.name.is_some()))? + "\n",
+        Some(Output::Yaml) => serde_saphyr::to_string(&document(entries, args.name.is_some()))?,
+    })
 }
 
 /// One object where one was named, else a list, as kubectl prints them.

@@ -17,6 +17,7 @@ use crds::manifest::{self, Manifest};
 use crds::reason::Reason;
 use crds::registration::ResourceKey;
 
+use super::output::print;
 use finding::{Finding, Report, Severity};
 
 #[derive(Args)]
@@ -47,15 +48,15 @@ pub fn run(args: &LintArgs) -> anyhow::Result<()> {
     }
     let report = lint(&texts);
     match args.output {
-        Output::Text => report.findings.iter().for_each(|finding| println!("{finding}")),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        Output::Text => report.findings.iter().try_for_each(|finding| print(&format!("{finding}\n")))?,
+        Output::Json => print(&(serde_json::to_string_pretty(&report)? + "\n"))?,
     }
     let summary = report.to_string();
     if report.errors > 0 {
         bail!(summary);
     }
     if args.output == Output::Text {
-        println!("{summary}");
+        print(&format!("{summary}\n"))?;
     }
     Ok(())
 }

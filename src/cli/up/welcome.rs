@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
+use crate::cli::output::print;
 use crate::operate::Readiness;
 
 /// How long what is pending may take before it is named.
@@ -27,13 +28,18 @@ pub(super) struct Addresses {
 
 impl Steps {
     pub fn begin() -> Self {
-        println!("cornjacket {}", env!("CARGO_PKG_VERSION"));
+        say(concat!("cornjacket ", env!("CARGO_PKG_VERSION")));
         Self { begun: Instant::now() }
     }
 
     pub fn say(&self, step: &str) {
-        println!("[{:5.1} s] {step}", self.begun.elapsed().as_secs_f32());
+        say(&format!("[{:5.1} s] {step}", self.begun.elapsed().as_secs_f32()));
     }
+}
+
+/// Prints lines. That nobody reads them, or cannot, stops nothing.
+fn say(lines: &str) {
+    print(&format!("{lines}\n")).ok();
 }
 
 /// Waits until the process is ready, and then says where it is and what to do with it.
@@ -54,7 +60,7 @@ pub(super) async fn when_ready(readiness: Readiness, steps: Steps, at: Addresses
     }
     steps.say("Ready");
     let Addresses { ingest, query, actions } = at;
-    println!(
+    say(&format!(
         r#"
   events in     http://{ingest}/api/v1/events        described at http://{ingest}/docs
   queries       http://{query}/api/v1/projections   described at http://{query}/docs
@@ -71,5 +77,5 @@ Send a first event, and read what became of it:
 Stop with Ctrl-C.
 "#,
         resources = resources.display()
-    );
+    ));
 }
