@@ -5,7 +5,8 @@ pub mod postgres;
 mod roles;
 mod welcome;
 
-use std::net::IpAddr;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -88,12 +89,13 @@ pub async fn run(args: UpArgs, logs: &LogArgs) -> anyhow::Result<()> {
         args.resources.display()
     );
     let bus = args.bus.choice()?;
+    require_free_ports(&args)?;
     let (postgres, urls) = if let Some(urls) = args.urls() {
         (None, urls)
     } else {
         let postgres = PrivatePostgres::start(&args.data_dir, |step| steps.say(step))
             .await
-            .context("cannot start a private PostgreSQL; or name a database by INGESTION_DATABASE_URL")?;
+            .context("cannot start a PostgreSQL of its own (INGESTION_DATABASE_URL names one of yours instead)")?;
         let urls = Urls::one(postgres.url());
         (Some(postgres), urls)
     };
@@ -105,6 +107,26 @@ pub async fn run(args: UpArgs, logs: &LogArgs) -> anyhow::Result<()> {
         postgres.stop().await;
     }
     ended
+}
+
+/// A port that is taken is told before a database is made, which takes seconds.
+fn require_free_ports(args: &UpArgs) -> anyhow::Result<()> {
+    let ports = [
+        ("--ingestion-port", args.ingestion_port),
+        ("--query-port", args.query_port),
+        ("--actions-port", args.actions_port),
+    ];
+    for (flag, port) in ports {
+        let address = SocketAddr::new(args.bind, port);
+        match std::net::TcpListener::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => anyhow::bail!(
+                "{flag} {port}: something listens on {address} already: stop it, or choose other ports; a second \
+                 `cornjacket up` needs --ingestion-port, --query-port, --actions-port and --data-dir of its own"
+            ),
+            bound => drop(bound.with_context(|| format!("{flag} {port}: cannot listen on {address}"))?),
+        }
+    }
+    Ok(())
 }
 
 async fn serve(
