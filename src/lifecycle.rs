@@ -111,7 +111,7 @@ impl Lifecycle {
         let room = &self.inner.rooms[stage as usize];
         let token = room.token.clone();
         room.tasks.spawn(async move {
-            let inner = tokio::spawn(task.instrument(tracing::info_span!("task", name)));
+            let inner = tokio::spawn(task.instrument(tracing::info_span!("task", of = name)));
             let cause = match inner.await {
                 // Its work may end before its own stage stops, because what fed it has stopped.
                 Ok(Ok(())) if token.is_cancelled() || this.inner.stop.is_cancelled() => return,
