@@ -30,8 +30,13 @@ impl fmt::Display for Service {
 /// Why the migrations of a database were not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
-    #[error("cannot connect to the database of {services}")]
-    Connect { services: String, source: sqlx::Error },
+    #[error("cannot connect to the database of {services}{at}")]
+    Connect {
+        services: String,
+        /// ` at host:port`, where it is known.
+        at: String,
+        source: sqlx::Error,
+    },
     #[error(
         "the database is newer than this binary: it has {set} migration {version}, which this release does not know; use the release that applied it, or a newer one"
     )]
@@ -139,8 +144,14 @@ async fn pending(connection: &mut PgConnection, set: &Set) -> Result<Vec<i64>, M
 
 async fn connect(url: &SecretString, services: &BTreeSet<Service>) -> Result<PgConnection, MigrationError> {
     let named = || services.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
-    let failed = |source| MigrationError::Connect { services: named(), source };
-    let mut connection = super::options(url, "migrate").map_err(failed)?.connect().await.map_err(failed)?;
+    let unread = |source| MigrationError::Connect { services: named(), at: String::new(), source };
+    let options = super::options(url, "migrate").map_err(unread)?;
+    let at = options.get_socket().map_or_else(
+        || format!(" at {}:{}", options.get_host(), options.get_port()),
+        |socket| format!(" at {}", socket.display()),
+    );
+    let failed = |source| MigrationError::Connect { services: named(), at: at.clone(), source };
+    let mut connection = options.connect().await.map_err(failed)?;
     connection.execute("SET statement_timeout = 0").await.map_err(failed)?;
     Ok(connection)
 }

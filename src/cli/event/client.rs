@@ -40,6 +40,22 @@ pub fn reason(status: StatusCode, body: &str) -> String {
     error.unwrap_or_else(|| format!("{status}: {}", body.chars().take(120).collect::<String>()))
 }
 
+/// Where nothing answers, and what to do about it.
+pub(super) fn unreachable(url: &str, error: &reqwest::Error) -> anyhow::Error {
+    let cause = innermost(error);
+    let hint = if error.is_connect() { "; is the platform running, and is --url its address?" } else { "" };
+    anyhow::anyhow!("cannot reach {url}: {cause}{hint}")
+}
+
+/// The cause that people can act on: `Connection refused`, not `error sending request`.
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

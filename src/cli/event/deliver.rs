@@ -6,12 +6,12 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::client::{client, reason, retry_after};
+use super::client::{client, innermost, reason, retry_after, unreachable};
 use super::input::Batch;
 
 /// How often a request is tried: a full queue or a database that is away ends within that, or something is wrong.
@@ -102,7 +102,10 @@ impl Sending {
         let (first, last) = (*first, *last);
         let body = sent.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("\n");
         self.number += 1;
-        let answered = self.deliver(&body).await.with_context(|| format!("lines {first} to {last}"))?;
+        let answered = self
+            .deliver(&body)
+            .await
+            .map_err(|error| if first == last { error } else { error.context(format!("lines {first} to {last}")) })?;
         match answered {
             Ok(outcomes) if outcomes.len() == sent.len() => {
                 for ((line, _), outcome) in sent.iter().zip(outcomes) {
@@ -134,7 +137,7 @@ impl Sending {
                 Ok((_, Some(pause))) => pause,
                 // Nothing was ever reached: the address is wrong rather than the service away.
                 Err(error) if attempt == ATTEMPTS || (error.is_connect() && self.number == 1) => {
-                    return Err(error).with_context(|| format!("cannot reach {}", self.url));
+                    return Err(unreachable(&self.url, &error));
                 }
                 Err(error) => {
                     eprintln!("{}: {}; trying again", self.url, innermost(&error));
@@ -166,15 +169,6 @@ fn read(status: StatusCode, text: &str) -> (Result<Vec<Outcome>, String>, Option
         }
         Err(_) => (Err(reason(status, text)), None),
     }
-}
-
-/// The cause that people can act on: `Connection refused`, not `error sending request`.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

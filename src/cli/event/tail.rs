@@ -10,7 +10,7 @@ use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
-use super::client::{client, reason, retry_after};
+use super::client::{client, reason, retry_after, unreachable};
 use super::sse::{Decoder, Frame};
 
 /// The service sends something every 15 s: a connection that is silent for longer is dead.
@@ -74,7 +74,7 @@ pub async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
                 tracing::debug!(%error, "not reached: trying again");
                 sleep(PAUSE).await;
             }
-            Err(error) => return Err(error).with_context(|| format!("cannot reach {}", args.url)),
+            Err(error) => return Err(unreachable(&args.url, &error)),
         }
     }
 }
