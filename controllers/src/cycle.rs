@@ -203,7 +203,7 @@ fn announce(key: &ResourceKey, before: Option<&StatusRow>, after: &StatusRow) {
         if on_the_way {
             debug!(resource = %key, reason, origin = after.origin, "not ready yet: {message}");
         } else {
-            info!(resource = %key, reason, origin = after.origin, "not ready: {message}");
+            warn!(resource = %key, reason, origin = after.origin, "not ready: {message}");
         }
     }
 }

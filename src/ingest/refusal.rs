@@ -113,7 +113,9 @@ impl FieldError {
 
     fn sentence(&self) -> String {
         let field = if self.pointer.is_empty() { "the body" } else { self.pointer.trim_start_matches('/') };
-        let shown = if self.value.is_empty() { String::new() } else { format!(" (got {})", self.value) };
+        // Rules of JSON Schema begin with the value.
+        let told = self.value.is_empty() || self.message.starts_with(&format!("{} ", self.value));
+        let shown = if told { String::new() } else { format!(" (got {})", self.value) };
         format!("{field}: {}{shown}", self.message)
     }
 }

@@ -189,7 +189,7 @@ pub(super) fn committed(answers: &[Row]) -> bool {
 }
 
 fn key_reused(entry: &Entry) -> RefusedBy {
-    RefusedBy::KeyReused(entry.key.as_ref().map(|k| k.as_str().to_owned()).unwrap_or_default())
+    RefusedBy::KeyReused(entry.key.as_ref().map(|k| k.shown().to_owned()).unwrap_or_default())
 }
 
 #[cfg(test)]

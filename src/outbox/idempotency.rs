@@ -42,6 +42,12 @@ impl IdempotencyKey {
         Self { stored, request }
     }
 
+    /// As the caller gave it, as far as it is stored so.
+    pub fn shown(&self) -> &str {
+        let stored = self.stored.as_str();
+        stored.strip_prefix("key:").or_else(|| stored.strip_prefix("ce:")).unwrap_or(stored)
+    }
+
     /// As it stands in the table.
     pub fn as_str(&self) -> &str {
         &self.stored

@@ -63,6 +63,9 @@ fn syntax_error(first: usize, error: &serde_saphyr::Error) -> (usize, String) {
     let line = error.location().map_or(1, |at| usize::try_from(at.line()).unwrap_or(1).max(1));
     let plain = error.without_snippet().to_string();
     let message = plain.lines().next().unwrap_or_default();
+    // Its own "at line 5" counts from the start of the document, and an option of the parser helps nobody here.
+    let message = message.rsplit_once(" at line ").map_or(message, |(what, _)| what);
+    let message = message.split_once(", set DuplicateKeyPolicy").map_or(message, |(what, _)| what);
     (first + line - 1, format!("cannot be read: {}", crate::language::shown(message)))
 }
 
