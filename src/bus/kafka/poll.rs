@@ -82,7 +82,9 @@ impl ConsumerContext for Context {
             info!(partitions = partitions.count(), "partitions revoked");
             let mut positions = self.positions();
             let keys: Vec<Partition> = keys.collect();
-            keys.iter().for_each(|partition| positions.revoked(partition));
+            for partition in &keys {
+                positions.revoked(partition);
+            }
             drop(positions);
             consumer.incremental_unassign(&placed_of(consumer, &keys))
         };
@@ -188,7 +190,7 @@ impl Thread {
         let places = match self.runtime.block_on(async { tokio::time::timeout(ASK, resumed).await }) {
             Ok(Ok(places)) => places,
             failed => {
-                warn!(cause = ?failed.map(|result| result.err()), "cannot place partitions: trying again");
+                warn!(cause = ?failed.map(Result::err), "cannot place partitions: trying again");
                 return self.consumer.context().positions().not_yet(&due, Instant::now() + ASK_AGAIN);
             }
         };
@@ -227,11 +229,11 @@ impl Thread {
                 warn!(%topic, number, low, high, expected = gap.expects, "the bus no longer has what is next: the event store fills the gap");
                 gaps.push(gap);
             }
-            let mut begin = TopicPartitionList::new();
-            add(&mut begin, topic, number, at);
+            let mut anew = TopicPartitionList::new();
+            add(&mut anew, topic, number, at);
             // Assigned anew rather than sought: a partition whose offset was out of range takes no seek.
             self.unassign(&placed_of(&self.consumer, std::slice::from_ref(&partition)));
-            self.assign(&begin);
+            self.assign(&anew);
         }
         gaps
     }

@@ -156,7 +156,10 @@ mod tests {
         (positions, partition, begin)
     }
 
-    fn shape(received: (Option<Record>, Option<Record>)) -> (Option<(i64, i64)>, Option<(i64, i64)>) {
+    /// What is expected before a record, and its offset.
+    type Numbers = Option<(i64, i64)>;
+
+    fn shape(received: (Option<Record>, Option<Record>)) -> (Numbers, Numbers) {
         let numbers = |record: Record| (record.expects, record.offset);
         assert!(received.0.as_ref().is_none_or(|record| record.gap));
         assert!(received.1.as_ref().is_none_or(|record| !record.gap));

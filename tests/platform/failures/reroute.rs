@@ -57,7 +57,7 @@ async fn an_event_type_moves_to_another_topic_and_back_with_events_waiting_in_bo
             .ok_or_else(|| running.handle.log())
     })
     .await;
-    eventually(Duration::from_secs(60), || async {
+    eventually(Duration::from_mins(1), || async {
         let live: i64 = sqlx::query_scalar("SELECT count(*) FROM projection_progress WHERE status = 'live'")
             .fetch_one(&pool)
             .await
