@@ -18,6 +18,8 @@ use crate::event::SHARDS;
 const EVERY: Duration = Duration::from_mins(1);
 /// Expired idempotency keys deleted in one round.
 const SWEEP: i64 = 50_000;
+/// Most such statements in one round: more than can be accepted in the time between two.
+const SWEEPS: usize = 100;
 
 /// Keeps the ingestion database in order until stopped.
 pub struct Maintenance {
@@ -57,7 +59,11 @@ impl Maintenance {
                 info!(made, "made {made} partition(s) of the event store ahead");
             }
             let mut connection = self.pool.acquire().await?;
-            sweep_idempotency(&mut connection).await?;
+            for _ in 0..SWEEPS {
+                if sweep_idempotency(&mut connection).await? < SWEEP {
+                    break;
+                }
+            }
             measure(&mut connection).await?;
             drop(connection);
             let mut tx = self.brief().await?;
@@ -116,15 +122,15 @@ async fn is_read(connection: &mut PgConnection, partition: &str) -> Result<bool,
     sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await
 }
 
-async fn sweep_idempotency(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query(
+async fn sweep_idempotency(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    let done = sqlx::query(
         "DELETE FROM idempotency WHERE key IN (
            SELECT key FROM idempotency WHERE expires_at < now() LIMIT $1 FOR UPDATE SKIP LOCKED)",
     )
     .bind(SWEEP)
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(i64::try_from(done.rows_affected()).unwrap_or(SWEEP))
 }
 
 /// Backlog of the outbox, by the planner's own statistics where it is large.

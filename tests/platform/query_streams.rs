@@ -227,6 +227,16 @@ async fn streams_go_on_or_start_over_by_themselves_after_a_crash_of_postgresql()
 }
 
 #[tokio::test]
+async fn what_is_written_first_after_a_crash_is_news_for_a_stream_that_was_open_before_it() {
+    let service = Service::start().await;
+    // As a crash of PostgreSQL leaves it.
+    sqlx::query("DELETE FROM projection_epoch").execute(&service.pool).await.unwrap();
+    let mut stream = service.stream(STREAM, None).await;
+    service.project("t", "first", json!({})).await;
+    assert_eq!(stream.row().await.0, "first");
+}
+
+#[tokio::test]
 async fn a_notification_wakes_a_stream_before_it_polls() {
     let service = Service::start().await;
     let mut stream = service.stream(STREAM, None).await;

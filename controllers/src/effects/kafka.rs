@@ -28,6 +28,17 @@ pub enum BrokerError {
     Interrupted,
 }
 
+/// An error without the value of the setting that it is about, which may be a password.
+pub fn without_value(error: KafkaError) -> KafkaError {
+    match error {
+        KafkaError::ClientConfig(kind, _, name, _) => {
+            let what = "this setting is not known, or has no such value:".to_owned();
+            KafkaError::ClientConfig(kind, what, name, String::new())
+        }
+        other => other,
+    }
+}
+
 /// Why one topic could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the broker refuses to create '{topic}': {code}{hint}")]
@@ -55,7 +66,7 @@ impl Kafka {
         for (name, value) in settings {
             config.set(name, value);
         }
-        let admin = config.create().map_err(BrokerError::Client)?;
+        let admin = config.create().map_err(|error| BrokerError::Client(without_value(error)))?;
         Ok(Self { admin: Arc::new(admin) })
     }
 

@@ -18,7 +18,7 @@ pub use settings::{KafkaSettings, PropertyError};
 
 impl From<KafkaError> for BusError {
     fn from(error: KafkaError) -> Self {
-        Self::Kafka(error.to_string())
+        Self::Kafka(controllers::effects::kafka::without_value(error).to_string())
     }
 }
 

@@ -16,8 +16,8 @@ pub struct KafkaSettings {
 
 /// A property that is not `name=value`.
 #[derive(Debug, thiserror::Error)]
-#[error("a Kafka property must be name=value, '{0}' has no '='")]
-pub struct PropertyError(String);
+#[error("a Kafka property must be name=value: number {0} of those given has no '=' (a value cannot hold a ';')")]
+pub struct PropertyError(usize);
 
 /// Properties on which order and exactly-once effects stand: nobody may set them otherwise.
 const OURS: [&str; 8] = [
@@ -39,7 +39,8 @@ impl KafkaSettings {
     pub fn new(brokers: &str, properties: &[String]) -> Result<Self, PropertyError> {
         let properties = properties
             .iter()
-            .map(|p| p.split_once('=').ok_or_else(|| PropertyError(p.chars().take(40).collect())))
+            .enumerate()
+            .map(|(at, p)| p.split_once('=').ok_or(PropertyError(at + 1)))
             .map(|p| p.map(|(name, value)| (name.trim().to_owned(), SecretString::from(value.trim().to_owned()))))
             .collect::<Result<_, _>>()?;
         Ok(Self { brokers: brokers.to_owned(), properties })
@@ -111,6 +112,18 @@ impl KafkaSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_error_shows_the_value_of_a_property() {
+        let Err(error) = KafkaSettings::new("b:9092", &["a=b".to_owned(), "hunter2".to_owned()]) else {
+            panic!("it has no '='")
+        };
+        assert!(error.to_string().contains("number 2") && !error.to_string().contains("hunter2"), "{error}");
+        let settings = KafkaSettings::new("b:9092", &["sasl.pasword=hunter2".to_owned()]).expect("pairs");
+        let Err(error) = super::super::Producer::new(&settings) else { panic!("there is no such property") };
+        let error = crate::bus::BusError::from(error);
+        assert!(error.to_string().contains("sasl.pasword") && !error.to_string().contains("hunter2"), "{error}");
+    }
 
     #[test]
     fn tls_and_sasl_pass_through_but_not_what_exactly_once_stands_on() {

@@ -53,6 +53,16 @@ pub enum Item {
     Reset,
 }
 
+/// How far the beginning of a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beginning {
+    /// With the next change, and nothing has been passed over yet.
+    Now,
+    /// The place is to be told as soon as it is known which database it is of.
+    Untold,
+    Told,
+}
+
 /// What an id says.
 #[derive(Clone, Serialize, Deserialize)]
 struct Token {
@@ -81,8 +91,7 @@ pub struct ProjectionStream {
     /// Of which database `place` is; `None`: not known yet.
     identity: Option<String>,
     place: Place,
-    /// It begins with the next change.
-    skip: bool,
+    beginning: Beginning,
     pending: VecDeque<Item>,
     /// The last page was full: the next is read at once.
     more: bool,
@@ -115,14 +124,14 @@ impl ProjectionStream {
             scope,
             identity,
             place,
-            skip: start == Start::Now,
+            beginning: if start == Start::Now { Beginning::Now } else { Beginning::Told },
             pending: VecDeque::new(),
             more: true,
             failing: false,
             news,
             _permit: permit,
         };
-        if stream.skip {
+        if stream.beginning == Beginning::Now {
             let none = Scan { until: Seen::default(), after: String::new() };
             let page = store::scan(stream.query.projections(), &stream.selection, &Seen::default(), &none, 0).await?;
             stream.more = false;
@@ -187,6 +196,12 @@ impl ProjectionStream {
 
     /// Whether a page is of the database that the stream's place is of.
     fn recognize(&mut self, found: Option<String>, now: &Snapshot) -> bool {
+        // Also where no epoch has begun since a crash: what is written first in it is news.
+        if self.beginning == Beginning::Now {
+            self.beginning = Beginning::Untold;
+            self.place.seen = now.seen();
+            self.more = false;
+        }
         self.more &= found.is_some();
         let Some(found) = found else { return false };
         match &self.identity {
@@ -200,11 +215,10 @@ impl ProjectionStream {
             }
             None => {
                 self.identity = Some(found);
-                if self.skip {
-                    self.place.seen = now.seen();
+                if std::mem::replace(&mut self.beginning, Beginning::Told) == Beginning::Untold {
                     self.pending.push_back(Item::Position(self.id()));
                 }
-                !self.skip
+                true
             }
         }
     }
