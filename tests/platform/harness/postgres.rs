@@ -105,6 +105,9 @@ impl OwnPostgres {
         // A server told to stop in the very moment in which it finished starting may wait for a child of its own for ever.
         if !server.ends_within(Duration::from_secs(10)) {
             server.signal(Signal::SIGQUIT);
+            if !server.ends_within(Duration::from_secs(10)) {
+                server.signal(Signal::SIGKILL);
+            }
         }
         server.wait(Duration::from_secs(30));
     }
