@@ -1,0 +1,213 @@
+{{- define "cornjacket.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "cornjacket.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- /*
+Migrations. An init container and no hook: a hook before the installation would run before the database of the development
+profile exists, and one after it would wait for roles that wait for it. An init container gives the same order (migrations,
+then the role) whoever starts the pod: Helm, a GitOps tool or a scale-up. Where a migration fails, new pods stay in their
+init container and the old ones go on. Many at a time are safe: they take a lock, and find nothing left to do.
+*/ -}}
+{{- define "cornjacket.migrate" -}}
+- name: migrate
+  image: {{ include "cornjacket.image" . }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  args: [migrate]
+  env:
+{{- if .Values.migrations.existingSecret }}
+{{- range list "INGESTION_DATABASE_URL" "EVENTHANDLER_DATABASE_URL" }}
+  - name: {{ . }}
+    valueFrom:
+      secretKeyRef: {name: {{ $.Values.migrations.existingSecret }}, key: {{ . }}}
+{{- end }}
+{{- else }}
+{{- range list "ingestion" "eventhandler" }}
+{{ include "cornjacket.database" (dict "root" $ "name" .) | indent 2 }}
+{{- end }}
+{{- end }}
+  resources: {{ toJson .Values.migrations.resources }}
+  securityContext:
+{{ include "cornjacket.containerSecurity" . | indent 4 }}
+{{- end -}}
+
+{{- /* The container of one role. Takes {root, role}. */ -}}
+{{- define "cornjacket.container" -}}
+{{- $root := .root }}
+{{- $is := index (include "cornjacket.roles" . | fromYaml) .role }}
+{{- $values := index $root.Values.roles .role }}
+- name: {{ .role }}
+  image: {{ include "cornjacket.image" $root }}
+  imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+  args: [{{ .role }}]
+  env:
+  - name: CORNJACKET_NAMESPACE
+    value: {{ include "cornjacket.instance" $root }}
+  - name: CORNJACKET_LOG
+    value: {{ $root.Values.logLevel | quote }}
+  - name: CORNJACKET_LOG_FORMAT
+    value: json
+  - name: CORNJACKET_DRAIN_SECONDS
+    value: {{ $root.Values.drainSeconds | quote }}
+  - name: CORNJACKET_NO_MIGRATE
+    value: "true"
+{{- range $is.databases }}
+{{ include "cornjacket.database" (dict "root" $root "name" .) | indent 2 }}
+{{- end }}
+{{- if $is.bus }}
+{{ include "cornjacket.bus" $root | indent 2 }}
+{{- end }}
+{{- if $is.api }}
+  - name: POD_NAMESPACE
+    valueFrom:
+      fieldRef: {fieldPath: metadata.namespace}
+  - name: CORNJACKET_WATCH_NAMESPACE
+    value: {{ $root.Values.watchNamespaces | default (list $root.Release.Namespace) | join "," | quote }}
+{{- with $root.Values.webhooks.key }}
+{{- if .existingSecret }}
+  - name: CORNJACKET_SECRETS_KEY
+    valueFrom:
+      secretKeyRef: {name: {{ .existingSecret }}, key: {{ .key }}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and $is.api (le (len $root.Values.watchNamespaces) 1) }}
+  - name: CORNJACKET_HANDLER_SELECTOR
+    value: {{ include "cornjacket.selectorExpression" (dict "root" $root "component" (include "cornjacket.component" (dict "root" $root "role" "handle"))) | quote }}
+{{- with include "cornjacket.scaledHandler" $root }}
+  - name: CORNJACKET_HANDLER_DEPLOYMENT
+    value: {{ . }}
+  - name: CORNJACKET_HANDLER_REPLICAS
+    value: {{ $root.Values.roles.handle.replicas | quote }}
+{{- end }}
+{{- end }}
+{{- range $name, $value := $values.env }}
+  - name: {{ $name }}
+    value: {{ $value | quote }}
+{{- end }}
+  ports:
+  - name: {{ .role }}
+    containerPort: {{ $is.port }}
+  startupProbe:
+    httpGet: {path: /healthz, port: {{ .role }}}
+    periodSeconds: 2
+    failureThreshold: 60
+  livenessProbe:
+    httpGet: {path: /healthz, port: {{ .role }}}
+    periodSeconds: 10
+    timeoutSeconds: 5
+    failureThreshold: 6
+  readinessProbe:
+    httpGet: {path: /readyz, port: {{ .role }}}
+    periodSeconds: 5
+    timeoutSeconds: 3
+{{- if $is.serves }}
+  lifecycle:
+    preStop:
+      # Until load balancers know that the pod leaves.
+      sleep: {seconds: 5}
+{{- end }}
+  resources: {{ toJson $values.resources }}
+  securityContext:
+{{ include "cornjacket.containerSecurity" . | indent 4 }}
+{{- if $is.api }}
+  volumeMounts:
+  - name: api-access
+    mountPath: /var/run/secrets/kubernetes.io/serviceaccount
+    readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- /* A Deployment. Takes {root, component, roles}. */ -}}
+{{- define "cornjacket.deployment" -}}
+{{- $root := .root }}
+{{- $api := has "controllers" .roles }}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ include "cornjacket.fullname" $root }}-{{ .component }}
+  labels:
+{{ include "cornjacket.labels" . | indent 4 }}
+spec:
+{{- $scaled := and (has "handle" .roles) (include "cornjacket.scaledHandler" $root) }}
+{{- if not (or $scaled (and (not $root.Values.single) (dig "autoscaling" "enabled" false (index $root.Values.roles (first .roles))))) }}
+  replicas: {{ include "cornjacket.replicas" (dict "root" $root "role" (first .roles)) }}
+{{- end }}
+  selector:
+    matchLabels:
+{{ include "cornjacket.selector" . | indent 6 }}
+  strategy:
+    rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
+  template:
+    metadata:
+      labels:
+{{ include "cornjacket.selector" . | indent 8 }}
+{{- with $root.Values.podLabels }}
+{{ toYaml . | indent 8 }}
+{{- end }}
+      annotations:
+        # Whose logs `kubectl logs` shows, beside those of the migrations.
+        kubectl.kubernetes.io/default-container: {{ first .roles }}
+{{- with $root.Values.podAnnotations }}
+{{ toYaml . | indent 8 }}
+{{- end }}
+    spec:
+      serviceAccountName: {{ include "cornjacket.fullname" $root }}{{ if $api }}-controllers{{ end }}
+      # Only the controllers' container gets a token, by a volume of its own.
+      automountServiceAccountToken: false
+      # Kubernetes would set CORNJACKET_QUERY_PORT and the like for each Service here, which are flags of the roles.
+      enableServiceLinks: false
+      terminationGracePeriodSeconds: {{ add $root.Values.drainSeconds 15 }}
+      securityContext:
+{{ include "cornjacket.podSecurity" . | indent 8 }}
+{{- with $root.Values.imagePullSecrets }}
+      imagePullSecrets: {{ toJson . }}
+{{- end }}
+{{- with $root.Values.priorityClassName }}
+      priorityClassName: {{ . }}
+{{- end }}
+{{- with $root.Values.nodeSelector }}
+      nodeSelector: {{ toJson . }}
+{{- end }}
+{{- with $root.Values.tolerations }}
+      tolerations: {{ toJson . }}
+{{- end }}
+{{- with $root.Values.affinity }}
+      affinity: {{ toJson . }}
+{{- end }}
+      topologySpreadConstraints:
+      - maxSkew: 1
+        topologyKey: kubernetes.io/hostname
+        whenUnsatisfiable: ScheduleAnyway
+        labelSelector:
+          matchLabels:
+{{ include "cornjacket.selector" . | indent 12 }}
+{{- if $root.Values.migrations.enabled }}
+      initContainers:
+{{ include "cornjacket.migrate" $root | indent 6 }}
+{{- end }}
+      containers:
+{{- range .roles }}
+{{- include "cornjacket.container" (dict "root" $root "role" .) | trim | nindent 6 }}
+{{- end }}
+{{- if $api }}
+      volumes:
+      - name: api-access
+        projected:
+          sources:
+          - serviceAccountToken: {path: token, expirationSeconds: 3600}
+          - configMap:
+              name: kube-root-ca.crt
+              items: [{key: ca.crt, path: ca.crt}]
+          - downwardAPI:
+              items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]
+{{- end }}
+{{- end -}}

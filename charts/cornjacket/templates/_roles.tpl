@@ -1,0 +1,80 @@
+{{- /*
+The roles: what each listens on, and what it must be told of. `serves`: answers clients. `bus`: needs the brokers.
+`api`: talks to the Kubernetes API.
+*/ -}}
+{{- define "cornjacket.roles" -}}
+ingest: {port: 8080, serves: true, databases: [ingestion]}
+relay: {port: 8083, databases: [ingestion], bus: true}
+handle: {port: 8084, databases: [eventhandler, ingestion], bus: true}
+query: {port: 8081, serves: true, databases: [query, ingestion]}
+controllers: {port: 8085, databases: [eventhandler, ingestion], bus: true, api: true}
+{{- end -}}
+
+{{- /* The component that a role's pods are labelled with: its own, or the one pod of all. Takes {root, role}. */ -}}
+{{- define "cornjacket.component" -}}
+{{- ternary "all" .role .root.Values.single -}}
+{{- end -}}
+
+{{- /* Fewest pods of a role, as autoscaling or the values say. Takes {root, role}. */ -}}
+{{- define "cornjacket.replicas" -}}
+{{- $role := index .root.Values.roles .role -}}
+{{- if .root.Values.single -}}
+1
+{{- else if dig "autoscaling" "enabled" false $role -}}
+{{ $role.autoscaling.minReplicas }}
+{{- else -}}
+{{ $role.replicas }}
+{{- end -}}
+{{- end -}}
+
+{{- /* The namespace whose resources the data plane runs: the watched one, if it is one. */ -}}
+{{- define "cornjacket.instance" -}}
+{{- if eq (len .Values.watchNamespaces) 1 -}}
+{{ first .Values.watchNamespaces }}
+{{- else -}}
+{{ .Release.Namespace }}
+{{- end -}}
+{{- end -}}
+
+{{- /*
+The handler's Deployment, if the controllers set its size by what projections ask for (spec.replicas): where it is one of its
+own, nothing else scales it, and its projections are those of one namespace. Otherwise empty.
+*/ -}}
+{{- define "cornjacket.scaledHandler" -}}
+{{- $one := le (len .Values.watchNamespaces) 1 -}}
+{{- if and (not .Values.single) $one (not (dig "autoscaling" "enabled" false .Values.roles.handle)) -}}
+{{ include "cornjacket.fullname" . }}-handle
+{{- end -}}
+{{- end -}}
+
+{{- /* One database's URL as an environment variable. Takes {root, name}. */ -}}
+{{- define "cornjacket.database" -}}
+{{- $dev := .root.Values.dev.postgresql.enabled | ternary (printf "%s-dev-databases" (include "cornjacket.fullname" .root)) "" -}}
+{{- $database := index .root.Values.databases .name -}}
+{{- $variable := printf "%s_DATABASE_URL" (upper .name) -}}
+- name: {{ $variable }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $database.existingSecret | default $dev | required (printf "databases.%s.existingSecret: name the Secret that holds %s (values-production.yaml shows how to make it), or begin with values-dev.yaml" .name $variable) }}
+      key: {{ $database.key }}
+{{- end -}}
+
+{{- define "cornjacket.bus" -}}
+- name: CORNJACKET_BUS
+  value: {{ .Values.bus }}
+{{- if eq .Values.bus "kafka" }}
+{{- $dev := .Values.dev.redpanda.enabled | ternary (printf "%s-dev-redpanda:9092" (include "cornjacket.fullname" .)) "" }}
+- name: KAFKA_BROKERS
+{{- if or .Values.kafka.brokers (not .Values.kafka.existingSecret) }}
+  value: {{ .Values.kafka.brokers | default $dev | required "kafka.brokers: with bus kafka name the brokers here, or a Secret that does in kafka.existingSecret" | quote }}
+{{- else }}
+  valueFrom:
+    secretKeyRef: {name: {{ .Values.kafka.existingSecret }}, key: {{ .Values.kafka.brokersKey }}}
+{{- end }}
+{{- if .Values.kafka.existingSecret }}
+- name: KAFKA_PROPERTIES
+  valueFrom:
+    secretKeyRef: {name: {{ .Values.kafka.existingSecret }}, key: {{ .Values.kafka.propertiesKey }}, optional: true}
+{{- end }}
+{{- end }}
+{{- end -}}
