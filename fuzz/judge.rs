@@ -6,18 +6,31 @@ use cornjacket::event::{Envelope, MAX_NAME_CHARS};
 use cornjacket::ingest::Rules;
 use cornjacket::ingest::accept::{Circumstances, GivenKey, admit};
 use cornjacket::ingest::cloudevents::{binary, structured};
-use cornjacket::ingest::envelope::{Candidate, read};
+use cornjacket::ingest::envelope::{Candidate, elements, lines, read};
+use cornjacket::ingest::refusal::Refusal;
 use cornjacket::registry::Catalog;
 use serde_json::Value;
 use uuid::Uuid;
 
-/// Reads a body in each of the three ways in which an event may come; says in how many it was accepted.
-pub fn judge(data: &[u8]) -> usize {
-    let Ok(text) = std::str::from_utf8(data) else { return 0 };
+/// In how many ways an event may come.
+pub const WAYS: [&str; 6] = ["event", "structured", "binary", "batch", "structured batch", "lines"];
+
+/// Reads a body in each of the [`WAYS`]; says how many events were accepted in each.
+pub fn judge(data: &[u8]) -> [usize; WAYS.len()] {
+    let Ok(text) = std::str::from_utf8(data) else { return [0; WAYS.len()] };
     let headers: [(&str, &[u8]); 5] =
         [("ce-specversion", b"1.0"), ("ce-id", b"1"), ("ce-source", b"/s"), ("ce-type", b"t"), ("ce-subject", data)];
-    let read = [read(text), structured(text), binary(headers.into_iter(), text)];
-    read.into_iter().flatten().filter(is_accepted).count()
+    let one = |candidate: Result<Candidate<'_>, Refusal>| usize::from(candidate.is_ok_and(|c| is_accepted(&c)));
+    let array = elements(text).unwrap_or_default();
+    let all = |texts: &[&str]| texts.iter().map(|text| one(read(text))).sum();
+    [
+        one(read(text)),
+        one(structured(text)),
+        one(binary(headers.into_iter(), text)),
+        all(&array),
+        array.iter().map(|text| one(structured(text))).sum(),
+        all(&lines(text).collect::<Vec<_>>()),
+    ]
 }
 
 fn is_accepted(candidate: &Candidate<'_>) -> bool {

@@ -24,3 +24,4 @@ pub mod relay;
 pub mod cli;
 pub mod lifecycle;
 pub mod operate;
+pub mod pace;

@@ -11,15 +11,18 @@
 mod harness;
 
 mod client;
+mod control;
 mod large;
 mod report;
 mod scene;
 mod sections;
+mod xmin;
 
 use report::Report;
 
 /// A measurement that may be asked for by name.
-pub const SECTIONS: [&str; 8] = ["raw", "accept", "end-to-end", "latency", "backlog", "relays", "idle", "large"];
+pub const SECTIONS: [&str; 10] =
+    ["raw", "accept", "end-to-end", "latency", "backlog", "relays", "idle", "control", "large", "xmin"];
 
 fn main() {
     let arguments = Arguments::parse(std::env::args().skip(1));

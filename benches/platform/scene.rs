@@ -95,7 +95,8 @@ impl Scene {
                 return;
             }
             assert!(begun.elapsed() < PATIENCE, "{folded} of {wanted} events folded within {PATIENCE:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            // The look itself takes its part of the machine.
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::client::{self, Connection, Load};
 use crate::harness::{Bus, Process, fresh_database, shared_kafka};
 use crate::report::{Report, per_second, percentile};
 use crate::scene::{Scene, Up};
-use crate::{Arguments, large};
+use crate::{Arguments, control, large, xmin};
 
 /// Events of the measurements that are about a number of events.
 pub const MANY: usize = 100_000;
@@ -39,8 +39,14 @@ pub async fn run(arguments: &Arguments, report: &mut Report) {
     if arguments.wants("idle") {
         idle(report).await;
     }
+    if arguments.wants("control") {
+        control::run(report).await;
+    }
     if arguments.wants("large") {
-        large::run(length, report).await;
+        large::run(report).await;
+    }
+    if arguments.wants("xmin") {
+        xmin::run(report).await;
     }
 }
 
@@ -208,14 +214,20 @@ async fn until_shown(pool: &PgPool, number: usize, begun: Instant, look: Duratio
     }
 }
 
-/// Batches of 50 at a steady rate.
-async fn steady(port: u16, per_second: f64, sent: Arc<AtomicUsize>) {
+/// The load of the end-to-end measurement (batches of 100 by 4 clients), at a steady rate.
+pub async fn steady(port: u16, per_second: f64, sent: Arc<AtomicUsize>) {
+    let between = Duration::from_secs_f64(100.0 / per_second.max(1.0));
+    let clients = (0..4).map(|number| steady_client(port, number * between, 4 * between, sent.clone()));
+    futures::future::join_all(clients).await;
+}
+
+async fn steady_client(port: u16, after: Duration, every: Duration, sent: Arc<AtomicUsize>) {
     let mut connection = Connection::open(port).await.expect("ingest listens");
-    let mut tick = tokio::time::interval(Duration::from_secs_f64(50.0 / per_second.max(1.0)));
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + after, every);
     loop {
         tick.tick().await;
-        let first = sent.fetch_add(50, Ordering::Relaxed);
-        let body: String = (first..first + 50).map(|n| client::event(n) + "\n").collect();
+        let first = sent.fetch_add(100, Ordering::Relaxed);
+        let body: String = (first..first + 100).map(|n| client::event(n) + "\n").collect();
         let status = connection.post("/api/v1/events/batch", "application/x-ndjson", body.as_bytes()).await;
         assert_eq!(status.expect("an answer"), 202);
     }
@@ -276,7 +288,11 @@ async fn idle(report: &mut Report) {
     for ((role, process), before) in roles.into_iter().zip(before) {
         let share = 100.0 * (cpu_seconds(process.pid()) - before) / seconds;
         report.add(format!("idle {role}: CPU of one core"), format!("{share:.2} %"), "target < 1 %");
-        report.add(format!("idle {role}: memory"), format!("{:.0} MB", resident_mb(process.pid())), "target < 100 MB");
+        report.add(
+            format!("idle {role}: memory"),
+            format!("{:.0} MB", status_mb(process.pid(), "VmRSS:")),
+            "target < 100 MB",
+        );
     }
 }
 
@@ -288,9 +304,10 @@ fn cpu_seconds(pid: u32) -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
-fn resident_mb(pid: u32) -> f64 {
+/// A size of a process in MB: `VmRSS:` is its memory, `VmHWM:` the most that it was.
+pub fn status_mb(pid: u32, name: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
+    let line = status.lines().find(|line| line.starts_with(name)).expect("a line");
     line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).expect("a number") / 1024.0
 }
 

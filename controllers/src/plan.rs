@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::registration::{Compiled, Kind, ResourceKey};
 
-use crate::resolve::{Outcome, Resolution};
+use crate::resolve::{Form, Outcome, Resolution};
 
 /// A row of `registration`, tombstones included.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,11 +27,18 @@ pub type Registrations = BTreeMap<ResourceKey, Registered>;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Write it, new or changed.
-    Register { key: ResourceKey, generation: i64, hash: String, spec: Box<Compiled> },
+    Register { key: ResourceKey, generation: i64, form: Form },
     /// Leave it as it is.
     Keep { key: ResourceKey },
     /// Make it a tombstone.
     Remove { key: ResourceKey },
+}
+
+impl Step {
+    /// Whether it writes something.
+    pub fn is_change(&self) -> bool {
+        !matches!(self, Self::Keep { .. })
+    }
 }
 
 /// What the data plane should run for a resource.
@@ -41,25 +48,27 @@ pub struct Served {
     pub hash: String,
 }
 
-/// The name that a compiled resource answers to: no two of a kind may share it.
-pub fn claim(spec: &Compiled) -> (Kind, &str) {
-    match spec {
+/// The name that a compiled resource answers to: no two of a kind may share it. An action has none.
+pub fn claim(spec: &Compiled) -> Option<(Kind, &str)> {
+    Some(match spec {
         Compiled::EventType(spec) => (Kind::EventType, &spec.event_type),
         Compiled::Topic(spec) => (Kind::Topic, &spec.topic_name),
         Compiled::Projection(spec) => (Kind::Projection, &spec.projection_type),
-    }
+        Compiled::WebhookAction(_) => return None,
+    })
 }
 
 /// The steps from what is registered to what is wanted, in the order in which they are to be done.
 pub fn plan(resolutions: &[Resolution], registered: &Registrations) -> Vec<Step> {
-    let claimed: BTreeSet<(Kind, &str)> = resolutions.iter().filter_map(|r| r.outcome.to_run()).map(claim).collect();
+    let claimed: BTreeSet<(Kind, &str)> =
+        resolutions.iter().filter_map(|r| r.outcome.to_run()).filter_map(|form| claim(form)).collect();
     let mut steps = Vec::new();
     for resolution in resolutions {
         let before = registered.get(&resolution.key).filter(|r| r.active);
         match (resolution.outcome.to_run(), before) {
-            (Some(spec), before) => steps.push(register_or_keep(resolution, spec, before)),
+            (Some(form), before) => steps.push(register_or_keep(resolution, form, before)),
             (None, Some(before)) => {
-                let taken = before.spec.as_ref().is_some_and(|spec| claimed.contains(&claim(spec)));
+                let taken = before.spec.as_ref().and_then(claim).is_some_and(|claim| claimed.contains(&claim));
                 let key = resolution.key.clone();
                 steps.push(if taken { Step::Remove { key } } else { Step::Keep { key } });
             }
@@ -72,11 +81,11 @@ pub fn plan(resolutions: &[Resolution], registered: &Registrations) -> Vec<Step>
     steps
 }
 
-fn register_or_keep(resolution: &Resolution, spec: &Compiled, before: Option<&Registered>) -> Step {
-    let (key, hash) = (resolution.key.clone(), spec.hash());
+fn register_or_keep(resolution: &Resolution, form: &Form, before: Option<&Registered>) -> Step {
+    let (key, generation) = (resolution.key.clone(), resolution.generation);
     match before {
-        Some(before) if before.hash == hash && before.generation == resolution.generation => Step::Keep { key },
-        _ => Step::Register { key, generation: resolution.generation, hash, spec: Box::new(spec.clone()) },
+        Some(before) if before.hash == form.digest() && before.generation == generation => Step::Keep { key },
+        _ => Step::Register { key, generation, form: form.clone() },
     }
 }
 
@@ -85,8 +94,8 @@ pub fn served(steps: &[Step], registered: &Registrations) -> BTreeMap<ResourceKe
     let mut served = BTreeMap::new();
     for step in steps {
         match step {
-            Step::Register { key, generation, hash, .. } => {
-                served.insert(key.clone(), Served { generation: *generation, hash: hash.clone() });
+            Step::Register { key, generation, form } => {
+                served.insert(key.clone(), Served { generation: *generation, hash: form.digest().to_owned() });
             }
             Step::Keep { key } => {
                 if let Some(row) = registered.get(key) {
@@ -101,10 +110,10 @@ pub fn served(steps: &[Step], registered: &Registrations) -> BTreeMap<ResourceKe
 
 impl Outcome {
     /// What is to be registered, if anything is.
-    pub fn to_run(&self) -> Option<&Compiled> {
+    pub fn to_run(&self) -> Option<&Form> {
         match self {
-            Self::Run(spec) => Some(spec),
-            Self::Refused(_) | Self::LeftAlone(_) => None,
+            Self::Run(form) => Some(form),
+            Self::Refused(_) | Self::Held(_) | Self::LeftAlone(_) => None,
         }
     }
 }
@@ -129,7 +138,7 @@ mod tests {
     }
 
     fn run(topic_name: &str) -> Outcome {
-        Outcome::Run(Compiled::Topic(topic(topic_name)))
+        Outcome::Run(Compiled::Topic(topic(topic_name)).into())
     }
 
     fn refused() -> Outcome {

@@ -3,15 +3,26 @@
 //! The order is that of the references: topics, then event types (which go to topics), then projections (which read
 //! event types). A resource that is refused is looked at by the others as it was registered last.
 
+mod cache;
+mod claims;
+mod form;
+
 use std::collections::BTreeMap;
 
 use crds::condition::{ConditionType, Finding};
 use crds::reason::Reason;
 use crds::registration::{self, Compiled, Kind, ResourceKey};
+use crds::routing::Routes;
 use crds::shared::{ManagementPolicy, Reconciliation};
 
-use crate::plan::Registrations;
-use crate::resource::{Declared, Resource, claim, policies};
+pub use self::cache::Cache;
+use self::cache::{Compilation, Others};
+use self::claims::Claims;
+pub use self::form::Form;
+use crate::plan::{Registered, Registrations};
+use crate::projection::migration::approval::Held;
+use crate::resource::{Declared, Resource, policies};
+use crate::webhook_action::secrets::Secrets;
 use crate::{event_type, projection, topic, webhook_action};
 
 /// What became of one resource.
@@ -30,9 +41,11 @@ pub struct Resolution {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// It is to run like this.
-    Run(Compiled),
+    Run(Form),
     /// It cannot run. What ran before goes on.
     Refused(Failure),
+    /// What it would lose waits for an approval. What ran before goes on.
+    Held(Held),
     /// It asks not to be touched (`Paused` or `Observing`). What ran before goes on.
     LeftAlone(Reason),
 }
@@ -59,11 +72,15 @@ impl Failure {
     }
 }
 
-/// What is served, or about to be, by resource name.
+/// What is served, or about to be.
 #[derive(Default)]
 pub(crate) struct Known {
+    /// By resource name.
     pub topics: BTreeMap<String, registration::Topic>,
-    pub event_types: BTreeMap<String, registration::EventType>,
+    pub routes: Routes,
+    /// The topic of each event type.
+    pub event_types: BTreeMap<String, String>,
+    pub secrets: Secrets,
 }
 
 impl Known {
@@ -73,53 +90,72 @@ impl Known {
                 self.topics.insert(name.to_owned(), spec.clone());
             }
             Compiled::EventType(spec) => {
-                self.event_types.insert(name.to_owned(), spec.clone());
+                // Of two that claim a type, the senior one has it.
+                self.event_types.entry(spec.event_type.clone()).or_insert_with(|| spec.topic.clone());
             }
-            Compiled::Projection(_) => {}
+            Compiled::Projection(_) | Compiled::WebhookAction(_) => {}
         }
     }
 }
 
 /// Resolves the whole set of one namespace. There is one resolution per declared resource, in order of reference.
-pub fn resolve(set: &[Declared], registered: &Registrations) -> Vec<Resolution> {
-    let mut known = Known::default();
+pub fn resolve(set: &[Declared], registered: &Registrations, secrets: &Secrets) -> Vec<Resolution> {
+    resolve_again(&mut Cache::default(), set, registered, secrets)
+}
+
+/// The same where a cache holds what was compiled in the look before.
+pub fn resolve_again(
+    cache: &mut Cache,
+    set: &[Declared],
+    registered: &Registrations,
+    secrets: &Secrets,
+) -> Vec<Resolution> {
+    let mut known = Known { secrets: secrets.clone(), ..Known::default() };
     let mut resolutions = Vec::with_capacity(set.len());
+    cache.begin_look();
     for kind in Kind::ALL {
-        let mut accepted: Vec<&Declared> = Vec::new();
+        let mut claims = Claims::default();
         for declared in by_seniority(set, kind, registered) {
             let before = last_good(&declared.key, registered);
-            let (outcome, findings) = judge(declared, &accepted, before, &known);
-            match (&outcome, before) {
-                (Outcome::Run(spec), _) | (_, Some(spec)) => known.learn(&declared.key.name, spec),
+            let (outcome, findings) = judge(declared, &claims, before, &known, cache);
+            match (&outcome, before.and_then(|row| row.spec.as_ref())) {
+                (Outcome::Run(spec), _) => known.learn(&declared.key.name, spec),
+                (_, Some(spec)) => known.learn(&declared.key.name, spec),
                 _ => {}
             }
             if !matches!(&outcome, Outcome::Refused(failure) if failure.reason == Reason::Conflict) {
-                accepted.push(declared);
+                claims.accept(declared);
             }
-            let Declared { key, generation, origin, .. } = declared.clone();
+            let (key, generation, origin) = (declared.key.clone(), declared.generation, declared.origin.clone());
             let manages = declared.resource.as_ref().is_ok_and(|r| policies(r).management == ManagementPolicy::Manage);
             resolutions.push(Resolution { key, generation, origin, outcome, manages, findings });
         }
+        if kind == Kind::Topic {
+            known.routes = Routes::of(known.topics.values());
+        }
     }
+    cache.end_look();
     resolutions
 }
 
-fn last_good<'a>(key: &ResourceKey, registered: &'a Registrations) -> Option<&'a Compiled> {
-    registered.get(key).filter(|row| row.active).and_then(|row| row.spec.as_ref())
+/// What is registered for a resource, where this release can read it.
+fn last_good<'a>(key: &ResourceKey, registered: &'a Registrations) -> Option<&'a Registered> {
+    registered.get(key).filter(|row| row.active && row.spec.is_some())
 }
 
 /// The oldest first; where ages are unknown, what is registered already, then by name.
 fn by_seniority<'a>(set: &'a [Declared], kind: Kind, registered: &Registrations) -> Vec<&'a Declared> {
     let mut of_kind: Vec<&Declared> = set.iter().filter(|declared| declared.key.kind == kind).collect();
-    of_kind.sort_by_key(|d| (d.created, last_good(&d.key, registered).is_none(), d.key.name.clone()));
+    of_kind.sort_by_cached_key(|d| (d.created, last_good(&d.key, registered).is_none(), d.key.name.clone()));
     of_kind
 }
 
 fn judge(
     declared: &Declared,
-    accepted: &[&Declared],
-    before: Option<&Compiled>,
+    claims: &Claims<'_>,
+    before: Option<&Registered>,
     known: &Known,
+    cache: &mut Cache,
 ) -> (Outcome, Vec<Finding>) {
     let resource = match &declared.resource {
         Ok(resource) => resource,
@@ -132,53 +168,54 @@ fn judge(
     if policies.reconciliation == Reconciliation::Paused {
         return (Outcome::LeftAlone(Reason::Paused), Vec::new());
     }
-    let mut findings = Vec::new();
-    let compiled =
-        conflict(declared, resource, accepted).and_then(|()| compile(resource, before, known, &mut findings));
+    if let Err(conflict) = claims.check(declared) {
+        return (Outcome::Refused(conflict), Vec::new());
+    }
+    let (compiled, findings) = compile(&declared.key, resource, before, known, cache);
     let observing = policies.management == ManagementPolicy::Observe && resource.kind() != Kind::Topic;
     let outcome = match compiled {
         Ok(_) if observing => Outcome::LeftAlone(Reason::Observing),
-        Ok(spec) => Outcome::Run(spec),
+        Ok(form) => Outcome::Run(form),
         Err(failure) => Outcome::Refused(failure),
     };
     (outcome, findings)
 }
 
 fn compile(
+    key: &ResourceKey,
     resource: &Resource,
-    before: Option<&Compiled>,
+    before: Option<&Registered>,
     known: &Known,
-    findings: &mut Vec<Finding>,
-) -> Result<Compiled, Failure> {
+    cache: &mut Cache,
+) -> Compilation {
+    let spec = before.and_then(|row| row.spec.as_ref());
+    let hash = before.map(|row| row.hash.as_str());
+    let mut cached = |others, compile: &dyn Fn(&mut Vec<Finding>) -> Result<Compiled, Failure>| {
+        cache.get(key, resource, hash, others, compile)
+    };
     match resource {
-        Resource::Topic(resource) => topic::resolve::compile(resource, before).map(Compiled::Topic),
+        Resource::Topic(resource) => {
+            cached(Others::Nothing, &|_| topic::resolve::compile(resource, spec).map(Compiled::Topic))
+        }
         Resource::EventType(resource) => {
-            event_type::resolve::compile(resource, before, known, findings).map(Compiled::EventType)
+            let destination = event_type::resolve::destination(resource, known);
+            cached(Others::Destination(destination.clone()), &|findings| {
+                event_type::resolve::compile(resource, spec, &destination, findings).map(Compiled::EventType)
+            })
         }
         Resource::Projection(resource) => {
-            projection::resolve::compile(resource, before, known).map(Compiled::Projection)
+            let several = projection::resolve::reads_several_topics(resource, known);
+            cached(Others::SeveralTopics(several), &|_| {
+                projection::resolve::compile(resource, spec, several).map(Compiled::Projection)
+            })
         }
-        Resource::WebhookAction(resource) => Err(webhook_action::resolve::refuse(resource)),
-    }
-}
-
-/// Two resources that want one name, prefix or default: the senior one has it.
-fn conflict(declared: &Declared, resource: &Resource, accepted: &[&Declared]) -> Result<(), Failure> {
-    for senior in accepted {
-        let Ok(other) = &senior.resource else { continue };
-        let shared = match (claim(resource), claim(other)) {
-            (Some(name), Some(theirs)) if name == theirs => Some(format!("'{name}'")),
-            _ => topic::resolve::shared_route(resource, other),
-        };
-        if let Some(shared) = shared {
-            let message = format!(
-                "{shared} is claimed by {} ({}) already, which keeps it: change or remove {} ({})",
-                senior.key, senior.origin, declared.key, declared.origin
-            );
-            return Err(Failure::new(Reason::Conflict, message).of(ConditionType::Conflict));
+        // Their Secrets may have changed: there are few of them, and little is to be compiled.
+        Resource::WebhookAction(resource) => {
+            let mut findings = Vec::new();
+            let compiled = webhook_action::resolve::compile(resource, &known.secrets, &mut findings);
+            (compiled.map(|spec| Form::from(Compiled::WebhookAction(Box::new(spec)))), findings)
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,50 +4,39 @@
 //! plane runs what it has.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use std::collections::BTreeMap;
-
 use crds::cause::Chain;
-use sqlx::postgres::PgConnectOptions;
-use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::cycle::{Cycle, CycleError};
-use crate::effects::kafka::Kafka;
-use crate::effects::listen;
-use crate::effects::postgres::{DatabaseError, Identity, Seat, options, seat_options};
+use crate::session::{Platform, Session, SessionError, within};
 use crate::source::directory::Directory;
-use crate::topic::status::Bus;
-use crate::{backoff, topics};
+use crate::source::statuses::Statuses;
+use crate::{backoff, cluster};
 
 /// Between two looks where nothing was heard: repairs what notifications missed.
-const POLL: Duration = Duration::from_secs(3);
-/// Between two tries to take over from an active process.
-const STANDBY: Duration = Duration::from_millis(500);
+pub(crate) const POLL: Duration = Duration::from_secs(3);
 /// Longest wait for one look, databases included.
-const LOOK: Duration = Duration::from_secs(30);
-/// Longest wait for a connection.
-const CONNECT: Duration = Duration::from_secs(5);
+pub(crate) const LOOK: Duration = Duration::from_secs(30);
+/// Longest wait before a session is begun anew.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Where resources come from, and where their status goes.
+pub enum Source {
+    /// Manifests below a directory; the status is kept in the home database.
+    Directory(PathBuf),
+    /// The namespace of a cluster.
+    Cluster(cluster::Settings),
+}
 
 /// What to reconcile, and where to.
 pub struct Config {
-    /// Manifests below it are the resources.
-    pub directory: PathBuf,
-    /// The platform instance; `default` without a cluster.
-    pub namespace: String,
-    /// The handler's database, where statuses are kept too.
-    pub home: PgConnectOptions,
-    /// The databases of the other services. One that is named twice counts once.
-    pub others: Vec<PgConnectOptions>,
-    /// librdkafka settings of the broker; `None` for the embedded bus.
-    pub kafka: Option<BTreeMap<String, String>>,
+    pub source: Source,
+    pub platform: Platform,
 }
 
 /// What the loop is doing, for readiness.
@@ -61,127 +50,74 @@ pub enum State {
     Retrying(String),
 }
 
-/// A session ended. All of it is transient.
-#[derive(Debug, thiserror::Error)]
-enum SessionError {
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-    #[error(transparent)]
-    Cycle(#[from] CycleError),
-    #[error(transparent)]
-    Broker(#[from] crate::effects::kafka::BrokerError),
-}
-
 /// Runs until stopped.
 pub async fn run(config: Config, state: watch::Sender<State>, stop: CancellationToken) -> Result<(), Infallible> {
-    let directory = Directory::new(config.directory.clone());
-    let mut failures = 0;
-    while let Some(Err(error)) = stop.run_until_cancelled(session(&config, &directory, &state, &mut failures)).await {
-        let wait = backoff::delay(failures, rand::random()).min(Duration::from_secs(10));
-        failures += 1;
-        let error = Chain(&error).to_string();
-        warn!(error, retry_in_ms = wait.as_millis(), "controllers: what is registered goes on");
-        metrics::counter!("cornjacket_controllers_failures_total").increment(1);
-        state.send_replace(State::Retrying(error));
-        if stop.run_until_cancelled(sleep(wait)).await.is_none() {
-            break;
+    let Config { source, platform } = config;
+    match source {
+        Source::Directory(path) => {
+            let controllers = InDirectory { platform, directory: Directory::new(path), state };
+            Box::pin(again_and_again(&controllers, &stop)).await;
         }
+        Source::Cluster(settings) => cluster::run(platform, settings, state, &stop).await,
     }
     Ok(())
 }
 
-async fn session(
-    config: &Config,
-    directory: &Directory,
-    state: &watch::Sender<State>,
-    failures: &mut u32,
-) -> Result<Infallible, SessionError> {
-    let (home, others) = sit_down(config, state).await?;
-    *failures = 0;
-    state.send_replace(State::Active);
-    info!(databases = others.len() + 1, directory = %config.directory.display(), "controllers active");
+/// Something that goes on until it fails, and is then begun anew.
+pub(crate) trait Sessions: Sync {
+    /// Sets the failures to 0 once it has got going.
+    fn session(&self, failures: &mut u32) -> impl Future<Output = Result<Infallible, SessionError>> + Send;
 
-    let heard = Arc::new(Notify::new());
-    let mut helpers = JoinSet::new();
-    for database in std::iter::once(&config.home).chain(&config.others) {
-        helpers.spawn(listen::acknowledgements(options(database.clone()), heard.clone()));
-    }
-    let (wanted, wanted_topics) = watch::channel(Vec::new());
-    let (publish_bus, mut bus) = watch::channel(Bus::Embedded);
-    if let Some(settings) = &config.kafka {
-        publish_bus.send_replace(Bus::Unknown);
-        helpers.spawn(topics::keep(Kafka::new(settings)?, wanted_topics, publish_bus.clone()));
-    }
-    let mut cycle = Cycle::new(config.namespace.clone(), home, others, wanted);
-    loop {
-        let files = directory.files().await;
-        let seen_bus = bus.borrow_and_update().clone();
-        within(LOOK, cycle.run(files, &seen_bus)).await?;
-        tokio::select! {
-            () = directory.changed() => {}
-            () = heard.notified() => {}
-            // The sender lives as long as this session.
-            _ = bus.changed() => {}
-            () = sleep(POLL) => {}
+    fn state(&self) -> &watch::Sender<State>;
+}
+
+/// Begins a session anew whenever it ended, with backoff, until stopped.
+pub(crate) async fn again_and_again(sessions: &impl Sessions, stop: &CancellationToken) {
+    let mut failures = 0;
+    while let Some(Err(error)) = stop.run_until_cancelled(sessions.session(&mut failures)).await {
+        let wait = backoff::delay(failures, rand::random()).min(LONGEST_PAUSE);
+        failures += 1;
+        let error = Chain(&error).to_string();
+        warn!(error, retry_in_ms = wait.as_millis(), "controllers: what is registered goes on");
+        metrics::counter!("cornjacket_controllers_failures_total").increment(1);
+        sessions.state().send_replace(State::Retrying(error));
+        if stop.run_until_cancelled(sleep(wait)).await.is_none() {
+            break;
         }
     }
 }
 
-async fn within<T, E: Into<SessionError>>(
-    limit: Duration,
-    step: impl Future<Output = Result<T, E>>,
-) -> Result<T, SessionError> {
-    match timeout(limit, step).await {
-        Ok(result) => result.map_err(Into::into),
-        Err(_) => Err(DatabaseError::Silent(limit).into()),
-    }
+/// The controllers of a directory.
+struct InDirectory {
+    platform: Platform,
+    directory: Directory,
+    state: watch::Sender<State>,
 }
 
-/// Takes the lock of every database, in one order for all processes, and waits where another has it.
-async fn sit_down(config: &Config, state: &watch::Sender<State>) -> Result<(Seat, Vec<Seat>), SessionError> {
-    let mut seats: BTreeMap<Identity, Seat> = BTreeMap::new();
-    let mut home = None;
-    for (index, database) in std::iter::once(&config.home).chain(&config.others).enumerate() {
-        let database = seat_options(database.clone());
-        let mut seat = within(CONNECT, Seat::connect(&database, &config.namespace)).await?;
-        let identity = within(CONNECT, seat.identity()).await?;
-        if index == 0 {
-            home = Some(identity.clone());
-        }
-        // A replica gets its rows from the primary.
-        if index == 0 || !identity.replica {
-            seats.entry(identity).or_insert(seat);
-        }
+impl Sessions for InDirectory {
+    fn state(&self) -> &watch::Sender<State> {
+        &self.state
     }
-    while !take_all(&mut seats).await? {
-        stand_by(state);
-        sleep(STANDBY).await;
-    }
-    let home = home.and_then(|identity| seats.remove(&identity)).ok_or(DatabaseError::NoHome)?;
-    Ok((home, seats.into_values().collect()))
-}
 
-/// One after the other: who waits for a database holds those before it, and all processes wait in one order.
-async fn take_all(seats: &mut BTreeMap<Identity, Seat>) -> Result<bool, SessionError> {
-    let mut all = true;
-    for seat in seats.values_mut() {
-        if all {
-            all = within(CONNECT, seat.take()).await?;
-        } else {
-            // Its session must not seem frozen meanwhile.
-            within(CONNECT, seat.identity()).await?;
+    async fn session(&self, failures: &mut u32) -> Result<Infallible, SessionError> {
+        let mut session = Session::begin(&self.platform, &self.state).await?;
+        *failures = 0;
+        self.state.send_replace(State::Active);
+        info!("controllers active");
+        let mut statuses = Statuses::default();
+        loop {
+            let files = self.directory.files().await;
+            let bus = session.bus.borrow_and_update().clone();
+            within(LOOK, statuses.look(&mut session.look, files, &bus, self.platform.secrets_key.as_ref())).await?;
+            tokio::select! {
+                () = self.directory.changed() => {}
+                () = session.heard.notified() => {}
+                // The sender lives as long as this session.
+                _ = session.bus.changed() => {}
+                _ = session.migrations.changed() => {}
+                _ = session.tasks.join_next() => return Err(SessionError::TaskEnded),
+                () = sleep(POLL) => {}
+            }
         }
     }
-    Ok(all)
-}
-
-fn stand_by(state: &watch::Sender<State>) {
-    state.send_if_modified(|before| {
-        let changed = *before != State::Standby;
-        if changed {
-            info!("another process is active: standing by");
-        }
-        *before = State::Standby;
-        changed
-    });
 }

@@ -3,7 +3,10 @@
 //! `Ready` is true only when every live instance of the roles concerned acknowledged the very hash that is
 //! registered, and everything else that the resource depends on is there.
 
-use std::collections::BTreeMap;
+pub mod away;
+mod propagation;
+
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use crds::condition::{self, ConditionType, Finding, Status};
@@ -13,7 +16,10 @@ use crds::role::Role;
 use crds::shared::{Conditions, DataPlaneStatus};
 use serde_json::Value;
 
+use self::propagation::propagation;
+pub use self::propagation::running;
 use crate::plan::Served;
+use crate::projection::migration::rows::Rows;
 use crate::resolve::{Outcome, Resolution};
 use crate::topic::status::Bus;
 use crate::{event_type, projection, topic, webhook_action};
@@ -38,24 +44,21 @@ pub struct Ack {
 }
 
 /// What the handler does with a projection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// `live`, `catching_up` or `halted`.
+    /// `live`, `following` (near the head of the event store, from which it is fed), `catching_up` or `halted`.
     pub status: String,
     pub message: Option<String>,
     /// Events accepted before this were gone when the rows were made.
     pub history_from: Option<DateTime<Utc>>,
-    /// What became of the index on a field of the state.
-    pub indexes: BTreeMap<String, Index>,
-}
-
-/// An index that a projection asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Index {
-    Building,
-    Built,
-    /// With what the database said.
-    Failed(String),
+    /// The rows as they are.
+    pub rows: Rows,
+    /// Whether others are built beside those served.
+    pub beside: bool,
+    /// Positions of the event store that a catch-up has read, of all shards together.
+    pub read: i64,
+    /// Those still to be read, when it was last looked at.
+    pub behind: i64,
 }
 
 /// A row of `resource_status`.
@@ -71,7 +74,17 @@ pub struct StatusRow {
 #[derive(Clone, Debug, Default)]
 pub struct DataPlane {
     pub instances: Vec<Instance>,
-    pub acks: Vec<Ack>,
+    pub acks: HashMap<ResourceKey, Vec<Ack>>,
+}
+
+impl DataPlane {
+    /// Adds what one database knows.
+    pub fn add(&mut self, instances: Vec<Instance>, acks: Vec<Ack>) {
+        self.instances.extend(instances);
+        for ack in acks {
+            self.acks.entry(ack.key.clone()).or_default().push(ack);
+        }
+    }
 }
 
 /// Everything that a status is computed from.
@@ -83,24 +96,29 @@ pub struct Facts<'a> {
     pub spec: Option<&'a Compiled>,
     pub data_plane: &'a DataPlane,
     pub bus: &'a Bus,
-    pub progress: Option<&'a Progress>,
+    /// Of a Projection.
+    pub projection: projection::status::Seen<'a>,
 }
 
-/// How far the data plane has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Propagation {
-    pub acked: i32,
-    pub total: i32,
-    pub finding: Finding,
+impl Facts<'_> {
+    /// Whether the broker has not been compared yet with what is wanted of it now. It is about to be.
+    pub fn await_broker(&self) -> bool {
+        match self.spec {
+            Some(Compiled::Topic(spec)) => topic::status::is_awaited(spec, self.resolution.generation, self.bus),
+            _ => false,
+        }
+    }
 }
 
 /// The status document, as under `.status` in a cluster. Equal facts give an equal document, whatever the time.
 pub fn document(facts: &Facts<'_>, previous: Option<&Value>, now: DateTime<Utc>) -> Value {
     let propagation = propagation(&facts.resolution.key, facts.served, facts.data_plane);
     let mut dependencies = facts.resolution.findings.clone();
-    dependencies.extend(of_kind(facts));
+    dependencies.extend(of_kind(facts, previous));
     dependencies.push(propagation.finding.clone());
     let mut findings = summary(facts, &dependencies);
+    // What a refusal is about is said there.
+    dependencies.retain(|finding| findings.iter().all(|said| said.condition != finding.condition));
     findings.extend(dependencies);
     let conditions = conditions(previous, &findings, facts.resolution.generation, now);
     let data_plane = facts.served.map(|served| DataPlaneStatus {
@@ -112,28 +130,42 @@ pub fn document(facts: &Facts<'_>, previous: Option<&Value>, now: DateTime<Utc>)
     let document = match facts.resolution.key.kind {
         Kind::Topic => topic::status::document(facts, generation, conditions, data_plane),
         Kind::EventType => event_type::status::document(facts.spec, generation, conditions, data_plane),
-        Kind::Projection => projection::status::document(facts.spec, generation, conditions, data_plane),
-        Kind::WebhookAction => webhook_action::status::document(generation, conditions),
+        Kind::Projection => projection::status::document(facts, conditions, data_plane),
+        Kind::WebhookAction => webhook_action::status::document(generation, conditions, data_plane),
     };
     // Serialising plain structs cannot fail.
     document.unwrap_or(Value::Null)
 }
 
-fn of_kind(facts: &Facts<'_>) -> Vec<Finding> {
+fn of_kind(facts: &Facts<'_>, previous: Option<&Value>) -> Vec<Finding> {
     match (facts.resolution.key.kind, facts.spec) {
         (Kind::Topic, Some(Compiled::Topic(spec))) => {
-            topic::status::findings(spec, facts.resolution.manages, facts.bus)
+            let Resolution { generation, manages, .. } = facts.resolution;
+            let mut findings = topic::status::findings(spec, *generation, *manages, facts.bus);
+            topic::status::remember_making(&mut findings, previous);
+            findings
         }
-        (Kind::Projection, _) => projection::status::findings(facts.spec, facts.progress),
+        (Kind::Projection, _) => projection::status::findings(facts),
         _ => Vec::new(),
     }
 }
 
 /// The conditions named now, with the transition times of those that were there before.
 fn conditions(previous: Option<&Value>, findings: &[Finding], generation: i64, now: DateTime<Utc>) -> Conditions {
+    let mut after = conditions_beside(previous, findings, generation, now);
+    after.retain(|c| findings.iter().any(|f| f.condition.as_str() == c.type_));
+    after
+}
+
+/// The conditions named now, and those that were there before.
+fn conditions_beside(
+    previous: Option<&Value>,
+    findings: &[Finding],
+    generation: i64,
+    now: DateTime<Utc>,
+) -> Conditions {
     let before = previous.and_then(|status| status.get("conditions")).cloned();
-    let mut before: Conditions = before.and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default();
-    before.retain(|c| findings.iter().any(|f| f.condition.as_str() == c.type_));
+    let before: Conditions = before.and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default();
     condition::merge(&before, findings, generation, now)
 }
 
@@ -142,12 +174,17 @@ fn summary(facts: &Facts<'_>, dependencies: &[Finding]) -> Vec<Finding> {
     match &facts.resolution.outcome {
         Outcome::Refused(failure) => {
             let message = format!("{}; {}", failure.message, still_served(facts.served));
-            let mut findings = three(Status::False, false, true, failure.reason, &message);
+            let transient = failure.reason == Reason::Retrying;
+            let mut findings = three(Status::False, transient, !transient, failure.reason, &message);
             if let Some(condition) = failure.condition {
                 let holds = condition == ConditionType::Conflict;
                 findings.push(Finding::new(condition, holds, failure.reason, failure.message.clone()));
             }
             findings
+        }
+        Outcome::Held(held) => {
+            let message = format!("{}; {}", still_served(facts.served), held.message);
+            three(Status::False, true, false, Reason::ApprovalRequired, &message)
         }
         Outcome::LeftAlone(reason) => {
             let ready = dependencies.iter().all(satisfied) && facts.served.is_some();
@@ -188,7 +225,14 @@ fn satisfied(finding: &Finding) -> bool {
 }
 
 fn is_terminal(reason: Reason) -> bool {
-    matches!(reason, Reason::ConfigRejected | Reason::Failed | Reason::Halted)
+    matches!(
+        reason,
+        Reason::ConfigRejected
+            | Reason::AdoptionRefused
+            | Reason::RepartitionRefused
+            | Reason::UnsupportedByBroker
+            | Reason::Halted
+    )
 }
 
 fn still_served(served: Option<&Served>) -> String {
@@ -202,59 +246,6 @@ fn left_alone(reason: Reason) -> &'static str {
     match reason {
         Reason::Paused => "spec.reconciliation is Paused: set it to Active to apply changes",
         _ => "spec.managementPolicy is Observe: nothing is written; set it to Manage to apply changes",
-    }
-}
-
-/// Whether every live instance of the roles concerned runs what is registered.
-pub fn propagation(key: &ResourceKey, served: Option<&Served>, data_plane: &DataPlane) -> Propagation {
-    let finding =
-        |status: Status, reason, message: String| Finding::new(ConditionType::Propagated, status, reason, message);
-    let Some(served) = served else {
-        let finding = finding(Status::Unknown, Reason::Pending, "nothing is registered".to_owned());
-        return Propagation { acked: 0, total: 0, finding };
-    };
-    let roles = key.kind.acknowledged_by();
-    let live: Vec<&Instance> = data_plane.instances.iter().filter(|i| roles.contains(&i.role)).collect();
-    let (mut acked, mut errors, mut waiting) = (0, Vec::new(), Vec::new());
-    for instance in &live {
-        match ack_of(instance, key, &served.hash, &data_plane.acks) {
-            Some(Ack { error: None, .. }) => acked += 1,
-            Some(Ack { error: Some(error), .. }) => {
-                errors.push(format!("{} on {}: {error}", instance.role, instance.host));
-            }
-            None => waiting.push(format!("{} on {}", instance.role, instance.host)),
-        }
-    }
-    let total = i32::try_from(live.len()).unwrap_or(i32::MAX);
-    let finding = if live.is_empty() {
-        let roles: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
-        let message = format!("no instance of {} is alive: start one", roles.join(" or "));
-        finding(Status::Unknown, Reason::NoInstances, message)
-    } else if !errors.is_empty() {
-        finding(Status::False, Reason::LoadFailed, first_of(&errors))
-    } else if !waiting.is_empty() {
-        let message = format!(
-            "{acked} of {total} instances run generation {}; waiting for {}",
-            served.generation,
-            first_of(&waiting)
-        );
-        finding(Status::False, Reason::AwaitingInstances, message)
-    } else {
-        let message = format!("generation {} runs on {total} of {total} instances", served.generation);
-        finding(Status::True, Reason::Acknowledged, message)
-    };
-    Propagation { acked, total, finding }
-}
-
-fn ack_of<'a>(instance: &Instance, key: &ResourceKey, hash: &str, acks: &'a [Ack]) -> Option<&'a Ack> {
-    acks.iter().find(|a| a.instance == instance.id && a.role == instance.role && a.key == *key && a.hash == hash)
-}
-
-fn first_of(texts: &[String]) -> String {
-    match texts {
-        [] => String::new(),
-        [only] => only.clone(),
-        [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
     }
 }
 

@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn long_messages_are_cut_at_a_character() {
-        let list = merge(&[], &[ready(Status::False, Reason::Failed, &"é".repeat(5000))], 1, at(1));
+        let list = merge(&[], &[ready(Status::False, Reason::InvalidSpec, &"é".repeat(5000))], 1, at(1));
         assert_eq!(list[0].message.chars().count(), MESSAGE_LIMIT + 1);
     }
 }

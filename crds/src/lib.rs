@@ -1,8 +1,8 @@
 //! What people may ask for, and the compiled form of it that the data plane runs. No client, no runtime.
 
 //! In: what someone wrote, as Kubernetes objects or as manifests. Out: the four kinds as types ([`topic`],
-//! [`event_type`], [`projection`], [`webhook_action`]), and the compiled forms ([`registration`]). Nothing here reads
-//! a clock, a network or a database.
+//! [`event_type`], [`projection`], [`webhook_action`]), the compiled forms ([`registration`]), and how values of Secrets are kept
+//! for them ([`secret`]). Nothing here reads a clock, a network or a database.
 
 pub mod cause;
 pub mod condition;
@@ -16,6 +16,7 @@ pub mod reason;
 pub mod registration;
 pub mod role;
 pub mod routing;
+pub mod secret;
 pub mod shared;
 pub mod topic;
 pub mod webhook_action;
@@ -26,7 +27,7 @@ pub use topic::Topic;
 pub use webhook_action::WebhookAction;
 
 /// The known word that is meant by a misspelt one, where one is close enough.
-pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
         .map(|candidate| (strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase()), candidate))

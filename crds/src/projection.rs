@@ -37,6 +37,7 @@ use crate::shared::{
     printcolumn(name = "TYPE", type_ = "string", json_path = ".status.type"),
     printcolumn(name = "CAUGHT-UP", type_ = "string", json_path = ".status.conditions[?(@.type==\"CaughtUp\")].status"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "REBUILT", type_ = "integer", json_path = ".status.rebuild.percent", priority = 1),
     printcolumn(
         name = "MESSAGE",
         type_ = "string",
@@ -233,12 +234,32 @@ pub struct ProjectionStatus {
     /// Hash of the migration plan that waits for approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_hash: Option<String>,
+    /// How far its rows are built, while they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuild: Option<RebuildStatus>,
     /// Handler instances that run it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
     /// Label selector of those instances, for autoscalers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
+}
+
+/// How far rows are built of stored events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RebuildStatus {
+    /// Where the rows are built: `Beside` those served, which they replace when they have caught up; `InPlace`, where readers see them grow.
+    pub state: RebuildState,
+    /// How much of the stored events is read, in percent, rounded down to tens: the status is written ten times and not with every event.
+    pub percent: i32,
+}
+
+/// Where rows are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RebuildState {
+    Beside,
+    InPlace,
 }
 
 impl ProjectionSpec {

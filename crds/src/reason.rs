@@ -84,9 +84,11 @@ reasons! {
         /// No topicRef and no prefix gives a topic, and no Topic is the default.
         Unroutable,
     }
-    "Topic" {
+    "Topic, WebhookAction" {
         /// A transient error; it is tried again by itself.
         Retrying,
+    }
+    "Topic" {
         /// The broker answers.
         BrokerReachable,
         /// The broker does not answer; it is tried again.
@@ -107,6 +109,16 @@ reasons! {
         DriftDetected,
         /// Partitions cannot decrease, or an increase lacks allowRepartition.
         RepartitionRefused,
+        /// The topic existed before and spec.adoptionPolicy does not allow to take it over; the message names the differences.
+        AdoptionRefused,
+        /// The configuration is as described.
+        ConfigApplied,
+        /// The broker cannot do this to an existing topic.
+        UnsupportedByBroker,
+    }
+    "Topic, Projection (an Event of the deleted resource)" {
+        /// What belongs to the deleted resource could not be deleted in time and was left behind.
+        DeletionAbandoned,
     }
     "Projection, WebhookAction" {
         /// An expression does not compile; the message names the field and the place.
@@ -125,38 +137,32 @@ reasons! {
         Progressing,
         /// All steps of the migration plan are applied.
         MigrationsApplied,
-        /// A step of the migration plan failed; the message is the database's.
+        /// A step of the migration plan failed; the message is the database's. It is tried again.
         MigrationFailed,
-    }
-    "nothing yet: the Kubernetes controllers will" {
-        /// An error that trying again does not mend; it is looked at again slowly, and after any change.
-        Failed,
-        /// The resource is being deleted, and what belongs to it first.
-        Deleting,
-        /// What belongs to the deleted resource could not be deleted in time and was left behind.
-        DeletionAbandoned,
-        /// The topic existed before and spec.adoptionPolicy does not allow to take it over.
-        AdoptionRefused,
-        /// The configuration is as described.
-        ConfigApplied,
-        /// The broker cannot do this to an existing topic.
-        UnsupportedByBroker,
         /// The database answers.
         DatabaseReachable,
         /// The database does not answer; it is tried again.
         DatabaseUnreachable,
-        /// The plan loses data and waits for the annotation cornjacket.io/approve.
+        /// The change loses data and waits for the annotation cornjacket.io/approve with the plan's hash; the message has the command and the steps.
         ApprovalRequired,
         /// Nothing waits for approval.
         NoApprovalNeeded,
-        /// The plan loses data and spec.migrationPolicy denies that.
+        /// The change loses data and spec.migrationPolicy denies that; what was registered before stays served.
         DestructiveDenied,
     }
-    "nothing yet: the delivery of webhooks will" {
+    "WebhookAction" {
         /// All secrets are there.
         SecretsFound,
-        /// A Secret or its key does not exist.
+        /// A Secret or its key does not exist; what was registered before stays.
         SecretNotFound,
+        /// The value of a Secret cannot be what it is used for; the message names the Secret and its key, never the value.
+        SecretInvalid,
+        /// The controllers may not read a Secret; the message names the value of the chart that lets them.
+        SecretForbidden,
+        /// The controllers have no key to seal secrets with, which the data plane is to read.
+        NoSecretsKey,
+    }
+    "nothing yet: the delivery of webhooks will" {
         /// The endpoint answers.
         EndpointAnswers,
         /// The endpoint failed too often and is left alone for a while.

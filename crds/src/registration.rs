@@ -3,6 +3,8 @@
 //! Everything in it is decided: schemas are resolved, the topic is chosen, expressions were checked. A data-plane
 //! role loads it without knowing Kubernetes, and a broken resource never becomes one.
 
+mod webhook_action;
+
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::str::FromStr;
@@ -11,6 +13,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+pub use webhook_action::{
+    CircuitBreaker, Deduplication, Header, HeaderValue, RateLimit, Retry, SecretVersion, WebhookAction,
+};
 
 /// The four kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -42,15 +48,17 @@ impl fmt::Display for Kind {
 
 /// A word that names no kind.
 #[derive(Debug, thiserror::Error)]
-#[error("'{0}' is not a kind: use EventType, Topic, Projection or WebhookAction")]
+#[error("'{0}' is not a kind: use eventtype (et), topic (tp), projection (proj) or webhookaction (wha)")]
 pub struct UnknownKind(pub String);
 
 impl FromStr for Kind {
     type Err = UnknownKind;
 
-    /// Accepts the kind, its plural and its short name, in any case (`eventtypes`, `et`).
+    /// Accepts the kind, its plural and its short name, in any case, with hyphens or without, and with the group behind it
+    /// (`eventtypes`, `event-type`, `et`, `eventtypes.cornjacket.io`).
     fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Ok(match word.to_ascii_lowercase().as_str() {
+        let plain = word.to_ascii_lowercase().replace(['-', '_'], "");
+        Ok(match plain.strip_suffix(".cornjacket.io").unwrap_or(&plain) {
             "eventtype" | "eventtypes" | "et" => Self::EventType,
             "topic" | "topics" | "tp" => Self::Topic,
             "projection" | "projections" | "proj" => Self::Projection,
@@ -90,6 +98,7 @@ pub enum Compiled {
     EventType(EventType),
     Topic(Topic),
     Projection(Projection),
+    WebhookAction(Box<WebhookAction>),
 }
 
 impl Compiled {
@@ -102,7 +111,11 @@ impl Compiled {
 
 /// SHA-256 of a text, as 64 hexadecimal digits.
 pub fn sha256(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
         // Writing to a String cannot fail.
         let _ = write!(hex, "{byte:02x}");
         hex
@@ -222,7 +235,7 @@ impl Projection {
     }
 }
 
-/// Which events a projection reads: those of the types named, or those whose type starts with one of the prefixes.
+/// Which events a projection reads, or an action delivers: those of the types named, or those whose type starts with one of the prefixes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {

@@ -70,11 +70,24 @@ impl Policies {
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"))]
     pub name: String,
     /// Key within the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
     pub key: String,
+}
+
+impl SecretKeyRef {
+    /// Whether the schema of this release holds, which an object may be older than: a name becomes part of a URL.
+    pub fn is_valid(&self) -> bool {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let (name, key) = (self.name.as_bytes(), self.key.as_bytes());
+        (1..=253).contains(&name.len())
+            && name.iter().all(|&b| plain(b) || b == b'.' || b == b'-')
+            && name.first().zip(name.last()).is_some_and(|(&first, &last)| plain(first) && plain(last))
+            && (1..=253).contains(&key.len())
+            && key.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
+    }
 }
 
 /// Which events are read: exactly one of the two lists.
@@ -150,3 +163,23 @@ pub type Json = Value;
 
 /// Conditions of a resource.
 pub type Conditions = Vec<Condition>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_to_a_secret_is_a_name_and_a_key_and_no_way_elsewhere() {
+        let is_valid = |name: &str, key: &str| SecretKeyRef { name: name.into(), key: key.into() }.is_valid();
+        for (name, key) in [("a", "b"), ("hooks.example", "tls.crt"), ("a-1", "A_b-c.D")] {
+            assert!(is_valid(name, key), "{name} {key}");
+        }
+        let long = "a".repeat(254);
+        for name in ["", "../configmaps/a", "a/b", "a?b", "a%2fb", "A", "-a", "a.", "a\n", &long] {
+            assert!(!is_valid(name, "b"), "{name}");
+        }
+        for key in ["", "a/b", "a b", "ä", &long] {
+            assert!(!is_valid("a", key), "{key}");
+        }
+    }
+}

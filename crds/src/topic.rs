@@ -80,7 +80,7 @@ pub struct TopicSpec {
     /// `Merge` manages the keys named here and leaves all others alone; `Exact` also puts every other key back to the broker's default. Default: Merge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_policy: Option<ConfigPolicy>,
-    /// Whether a topic that already exists is taken over: `IfIdentical` when it is as described here, `Always`, or `Never`. Default: IfIdentical.
+    /// Whether a topic that existed before this resource is taken over: `IfIdentical` when it is as described here, `Always`, or `Never`. One that is not is left as it is, and the message names the differences. Default: IfIdentical.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adoption_policy: Option<AdoptionPolicy>,
     /// Starts of event types that are routed here, for example `sensor.`. The longest over all Topics of the namespace wins.
@@ -150,7 +150,7 @@ pub struct TopicStatus {
     pub replication_factor: Option<i32>,
     /// Differences between what is described and what the broker has; the first 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = DRIFT_LIMIT))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["key".into()]))]
     pub drift: Vec<Drift>,
 }
@@ -169,6 +169,8 @@ pub struct Drift {
     pub actual: Option<String>,
 }
 
+/// Most differences in a status.
+pub const DRIFT_LIMIT: usize = 32;
 /// Default of `partitions`.
 pub const DEFAULT_PARTITIONS: i32 = 1;
 /// Default of `replicationFactor` as brokers understand it: their own default.

@@ -7,7 +7,6 @@
 
 pub mod embedded;
 pub mod kafka;
-pub mod pace;
 pub mod partition;
 mod reader;
 pub mod wake;

@@ -29,7 +29,7 @@ pub struct Claim {
     pub lanes: Vec<Lane>,
     /// Kafka: the topic that each event came by.
     pub topics: Vec<Arc<str>>,
-    /// The bus has lost events that the group has not read: the event store must fill in before these are folded.
+    /// The bus has, or may have, lost events that the group has not read: the event store must fill in before these are folded.
     pub gap: bool,
 }
 
@@ -73,6 +73,14 @@ impl Reader {
         match self {
             Self::Embedded(reader) => reader.committed(),
             Self::Kafka(reader) => reader.committed(),
+        }
+    }
+
+    /// The last batch was of so many events, and read so many bytes of states: the next is as large as memory allows.
+    pub fn weighed(&mut self, events: usize, state_bytes: usize) {
+        match self {
+            Self::Embedded(reader) => reader.pace.weighed(events, state_bytes),
+            Self::Kafka(reader) => reader.pace.weighed(events, state_bytes),
         }
     }
 

@@ -3,19 +3,20 @@
 //! A NOTIFY is never sent from inside a transaction that stores events (it would hold a lock that all commits wait
 //! for); one task sends them, coalesced, on a connection of its own. Losing one costs no event: every reader also polls.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::RngExt;
 use sqlx::PgPool;
-use sqlx::postgres::PgListener;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use crate::database::channel::{Listener, notify};
 use crate::event::ShardSet;
 
 /// The outbox has rows in the shards named.
@@ -89,15 +90,14 @@ pub async fn tell(wake: Wake, channel: &'static str, instance: Uuid, pool: PgPoo
             continue;
         }
         let payload = format!("{instance} {shards:x}");
-        let sent = sqlx::query("SELECT pg_notify($1, $2)").bind(channel).bind(payload).execute(&pool);
-        match timeout(Duration::from_secs(5), sent).await {
-            Ok(Ok(_)) => {
+        match notify(&pool, channel, &payload).await {
+            Ok(()) => {
                 failing = false;
                 sleep(COALESCE).await;
             }
-            failed => {
+            Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    warn!(channel, cause = ?failed, "cannot notify other processes: until it works they find events by polling");
+                    warn!(channel, %error, "cannot notify other processes: until it works they find events by polling");
                 }
                 wake.inner.untold.fetch_or(shards, Ordering::SeqCst);
                 wake.inner.teller.notify_one();
@@ -116,9 +116,7 @@ pub async fn listen(wake: Wake, channel: &'static str, instance: Uuid, pool: PgP
     loop {
         let heard = listen_once(&wake, channel, &own, &pool);
         tokio::select! {
-            result = heard => if let Err(e) = result {
-                debug!(channel, error = %e, "listener lost: listening again");
-            },
+            Err(error) = heard => debug!(channel, %error, "listener lost: listening again"),
             () = stop.cancelled() => return,
         }
         let pause = Duration::from_millis(rand::rng().random_range(100..300));
@@ -129,14 +127,12 @@ pub async fn listen(wake: Wake, channel: &'static str, instance: Uuid, pool: PgP
     }
 }
 
-async fn listen_once(wake: &Wake, channel: &str, own: &str, pool: &PgPool) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(channel).await?;
+async fn listen_once(wake: &Wake, channel: &str, own: &str, pool: &PgPool) -> Result<Infallible, sqlx::Error> {
+    let mut listener = Listener::open(pool, channel).await?;
     wake.hear(ShardSet::ALL);
-    while let Some(notification) = listener.try_recv().await? {
-        wake.hear(parse(notification.payload(), own));
+    loop {
+        wake.hear(parse(&listener.next().await?, own));
     }
-    Ok(())
 }
 
 /// The shards a payload names: none if this process sent it, all if it cannot be read.

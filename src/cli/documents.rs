@@ -48,8 +48,19 @@ fn every_flag_command_and_variable_of_the_readme_exists() {
         .iter()
         .flat_map(|c| c.get_arguments().filter_map(|a| a.get_env()).map(|v| v.display().to_string()))
         .collect();
-    // Those of cargo and of the tests.
-    let others = ["--help", "--test", "--lib", "TEST_POSTGRES_BIN", "KAFKA_HOME"];
+    // Those of cargo, of kubectl, of scripts and of the tests.
+    let others = [
+        "--help",
+        "--test",
+        "--lib",
+        "--update",
+        "--without-helm",
+        "--for",
+        "--all",
+        "--replicas",
+        "TEST_POSTGRES_BIN",
+        "KAFKA_HOME",
+    ];
     for (file, text) in documents() {
         for flag in names(&text, "--", |c| c.is_ascii_lowercase() || c == '-') {
             let known = flag.trim_matches('-').is_empty() || flags.contains(flag) || others.contains(&flag);

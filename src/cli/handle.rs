@@ -41,7 +41,7 @@ pub async fn run(args: HandleArgs, logs: &LogArgs) -> anyhow::Result<()> {
         eventhandler: args.eventhandler_database_url.clone(),
         query: args.eventhandler_database_url,
     };
-    prepare(urls.distinct(), args.serve.no_migrate).await?;
+    process.unless_stopped(prepare(urls.distinct(), args.serve.no_migrate)).await?;
     let pool = database::pool_of_projections(&urls.eventhandler, "handler", 8)?;
     let registry = registry::start(
         registry::Settings {
@@ -63,6 +63,8 @@ pub async fn run(args: HandleArgs, logs: &LogArgs) -> anyhow::Result<()> {
         catalog: registry.catalog,
         acks: registry.acks,
         gate: process.readiness.gate("projections", "reconciling"),
+        batches: process.readiness.gate("batches", "none has got through yet"),
+        bus_gate: process.readiness.gate("handler bus", "connecting"),
     };
     handler.start(&process.lifecycle)?;
     let routes = crate::operate::http::routes(process.operations("handler"));

@@ -64,6 +64,9 @@ pub struct IngestTuning {
     /// Most bytes of events that wait to be stored; above it: 429
     #[arg(long, env = "CORNJACKET_QUEUE_BYTES", default_value_t = 67_108_864, value_parser = size(1 << 20, 4 << 30), value_name = "BYTES")]
     queue_bytes: u64,
+    /// Most bytes of requests in memory at a time; above it: 429
+    #[arg(long, env = "CORNJACKET_BODIES_BYTES", default_value_t = 134_217_728, value_parser = size(1 << 20, 16 << 30), value_name = "BYTES")]
+    bodies_bytes: u64,
     /// How long events wait for a database that went away, in milliseconds; after it: 503
     #[arg(long, env = "CORNJACKET_DATABASE_PATIENCE_MS", default_value_t = 2_000, value_parser = size(0, 60_000), value_name = "MS")]
     database_patience_ms: u64,
@@ -84,9 +87,11 @@ impl IngestTuning {
         let defaults = outbox::Settings::default();
         let patience = Duration::from_millis(self.database_patience_ms);
         anyhow::ensure!(
-            self.queue_events >= self.max_batch_events && self.queue_bytes >= 2 * self.max_batch_bytes,
-            "the queue must hold a batch: set --queue-events to at least --max-batch-events ({}) and --queue-bytes to \
-             at least twice --max-batch-bytes ({})",
+            self.queue_events >= self.max_batch_events
+                && self.queue_bytes >= 2 * self.max_batch_bytes
+                && self.bodies_bytes >= self.max_batch_bytes.max(self.max_event_bytes),
+            "a batch must have room: set --queue-events to at least --max-batch-events ({}), --queue-bytes to at least \
+             twice --max-batch-bytes ({}), and --bodies-bytes to no less than the largest request",
             self.max_batch_events,
             self.max_batch_bytes
         );
@@ -96,6 +101,7 @@ impl IngestTuning {
                 event_bytes: count(self.max_event_bytes),
                 batch_bytes: count(self.max_batch_bytes),
                 batch_events: count(self.max_batch_events),
+                bodies_bytes: count(self.bodies_bytes),
                 request_time: Duration::from_secs(self.request_seconds),
                 ..Limits::default()
             },
@@ -121,7 +127,9 @@ pub async fn run(args: IngestArgs, logs: &LogArgs) -> anyhow::Result<()> {
     let settings = args.tuning.settings()?;
     let url = &args.ingestion_database_url;
     let writers = database::options(url, "outbox writer")?;
-    prepare(vec![(url.clone(), BTreeSet::from([Service::Ingestion]))], args.serve.no_migrate).await?;
+    process
+        .unless_stopped(prepare(vec![(url.clone(), BTreeSet::from([Service::Ingestion]))], args.serve.no_migrate))
+        .await?;
     let pool = database::pool(url, "ingest", OTHER_CONNECTIONS)?;
     let registry = registry::start(
         registry::Settings {

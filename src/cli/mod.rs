@@ -14,6 +14,7 @@ mod output;
 pub mod process;
 mod query;
 mod relay;
+mod secrets_key;
 pub mod up;
 mod url;
 

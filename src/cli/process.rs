@@ -163,6 +163,16 @@ impl Process {
         Ok(address)
     }
 
+    /// Does what comes before a role's tasks; a signal to stop ends it.
+    pub fn unless_stopped<T>(
+        &self,
+        step: impl Future<Output = anyhow::Result<T>>,
+    ) -> impl Future<Output = anyhow::Result<T>> {
+        let (told, step) = (self.lifecycle.stopping(), Box::pin(step));
+        let stopped = || Err(anyhow::anyhow!("told to stop before it had started"));
+        async move { told.run_until_cancelled(step).await.unwrap_or_else(stopped) }
+    }
+
     /// Runs until the process is told to stop or a task fails, then stops in order.
     pub async fn run(self, drain: Duration) -> anyhow::Result<()> {
         Ok(self.lifecycle.run(drain).await?)

@@ -47,7 +47,7 @@ pub struct QueryTuning {
 
 impl QueryTuning {
     pub fn limits(&self) -> Limits {
-        Limits { streams: self.streams.into(), waiters: self.waiters.into() }
+        Limits { streams: self.streams.into(), waiters: self.waiters.into(), ..Limits::default() }
     }
 
     pub fn connections(&self) -> u32 {
@@ -62,7 +62,7 @@ pub async fn run(args: QueryArgs, logs: &LogArgs) -> anyhow::Result<()> {
         (args.query_database_url.clone(), BTreeSet::from([Service::EventHandler])),
         (args.ingestion_database_url.clone(), BTreeSet::from([Service::Ingestion])),
     ];
-    inspect(databases, args.serve.no_migrate).await?;
+    process.unless_stopped(inspect(databases, args.serve.no_migrate)).await?;
     let connections = args.tuning.connections();
     let projections = database::pool_of_projections(&args.query_database_url, "query", connections)?;
     let registry = registry::start(

@@ -67,7 +67,7 @@ pub async fn run(args: RelayArgs, logs: &LogArgs) -> anyhow::Result<()> {
     let process = Process::begin(logs)?;
     let bus = args.bus.choice()?;
     let database = (args.ingestion_database_url.clone(), BTreeSet::from([Service::Ingestion]));
-    prepare(vec![database], args.serve.no_migrate).await?;
+    process.unless_stopped(prepare(vec![database], args.serve.no_migrate)).await?;
     let pool = database::pool(&args.ingestion_database_url, "relay", 6 + u32::from(args.tuning.relay_workers))?;
     let registry = registry::start(
         registry::Settings {

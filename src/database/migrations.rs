@@ -1,8 +1,10 @@
 //! The embedded migrations: one set shared by every database and one a service, each with a ledger table of its own.
-//! Forward only. They are applied under an advisory lock, so that processes may start at the same time.
+//! Forward only. They are applied under an advisory lock, so that processes may start at the same time. They only add, so that
+//! processes of the release before run on beside them (`tests` has the rule).
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use sqlx::ConnectOptions;
@@ -10,6 +12,9 @@ use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor};
 use tracing::info;
+
+/// A database that takes a connection and says nothing is away.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// A service that owns tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,7 +156,7 @@ async fn connect(url: &SecretString, services: &BTreeSet<Service>) -> Result<PgC
         |socket| format!(" at {}", socket.display()),
     );
     let failed = |source| MigrationError::Connect { services: named(), at: at.clone(), source };
-    let mut connection = options.connect().await.map_err(failed)?;
+    let mut connection = super::within(CONNECT, options.connect()).await.map_err(failed)?;
     connection.execute("SET statement_timeout = 0").await.map_err(failed)?;
     Ok(connection)
 }
@@ -163,3 +168,6 @@ fn explain(set: &'static str, error: MigrateError) -> MigrationError {
         source => MigrationError::Failed { set, source },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,17 @@
 //! PostgreSQL: pools with the limits that every connection of ours has, and the embedded migrations.
 
+pub mod channel;
 mod migrations;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgPool};
+use tokio::time::timeout;
 
 pub use migrations::{MigrationError, Service, Status, migrate, status};
 
@@ -17,6 +20,12 @@ pub use migrations::{MigrationError, Service, Status, migrate, status};
 pub const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
 /// No statement of ours runs longer, but for migrations and swaps.
 const STATEMENT: Duration = Duration::from_secs(30);
+/// A connection that comes back to its pool and does not answer for this long is closed: its server went away without a
+/// word, and whoever used it has given it up.
+const RETURN: Duration = Duration::from_secs(5);
+/// A connection that was idle for this long is asked before it is used, and has this long to answer.
+const RESTED: Duration = Duration::from_millis(200);
+const AWAKE: Duration = Duration::from_secs(2);
 /// How long a caller waits for a connection.
 const ACQUIRE: Duration = Duration::from_secs(5);
 
@@ -32,6 +41,8 @@ pub fn options(url: &SecretString, role: &str) -> Result<PgConnectOptions, sqlx:
         // Our statements look rows up by index. The outbox is empty at one moment and full at the next: a plan made of
         // what the statistics say of an empty table, and kept by a prepared statement, would read the whole table.
         ("enable_seqscan", "off".to_owned()),
+        // Where a scan cannot be avoided, its price then looks as if compiling it would pay.
+        ("jit", "off".to_owned()),
         ("tcp_keepalives_idle", "10".to_owned()),
         ("tcp_keepalives_interval", "3".to_owned()),
         ("tcp_keepalives_count", "3".to_owned()),
@@ -62,9 +73,39 @@ fn lazy(options: PgConnectOptions, max_connections: u32) -> PgPool {
         .min_connections(0)
         .acquire_timeout(ACQUIRE)
         .idle_timeout(Duration::from_mins(10))
-        // A broken connection shows at its first use, and every user of a pool tries again.
+        // A broken connection shows at its first use, and every user of a pool tries again. One that is silent does not.
         .test_before_acquire(false)
+        .before_acquire(|connection, state| {
+            Box::pin(async move {
+                if state.idle_for < RESTED {
+                    return Ok(true);
+                }
+                within(AWAKE, connection.ping()).await.map(|()| true)
+            })
+        })
+        .after_release(|connection, _| Box::pin(async { within(RETURN, connection.ping()).await.map(|()| true) }))
         .connect_lazy_with(options)
+}
+
+/// A pool of its own to the same database, as small as this. For a loop that is busy all the time: a pool hands its
+/// connections out in turn, and each has its own plans and caches, which the loop is to find warm. For a listener: what
+/// becomes of its connection is nobody else's.
+pub fn own(pool: &PgPool, max_connections: u32) -> PgPool {
+    lazy((*pool.connect_options()).clone(), max_connections)
+}
+
+/// The work, if it is done in time; an error that says how long was waited otherwise.
+///
+/// # Errors
+/// Those of the work, and that the time is up.
+pub fn within<T, E: From<sqlx::Error>>(
+    time: Duration,
+    work: impl Future<Output = Result<T, E>>,
+) -> impl Future<Output = Result<T, E>> {
+    // Large ones need not be moved about.
+    let work = Box::pin(work);
+    let late = move || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", time.as_secs()));
+    async move { timeout(time, work).await.unwrap_or_else(|_| Err(sqlx::Error::Io(late()).into())) }
 }
 
 /// The databases that a process uses, by service. Equal URLs are one database.

@@ -8,16 +8,18 @@ use crds::registration::OnError;
 use metrics::{counter, histogram};
 use sqlx::{Connection, PgPool};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::notify::Changed;
-use super::retry::{DELAYS, Retry, Verdict};
+use super::retry::{Retry, Verdict};
 use super::route;
 use super::store::{self, Progress};
 use crate::bus::{BusError, Claim, DEFAULT_TOPIC, EVENT_HANDLER, Reader, Wanted};
+use crate::database::within;
 use crate::event::StoredEvent;
+use crate::operate::Gate;
 use crate::projection::store::{self as rows, Target};
 use crate::projection::{Program, Subject, Working};
 use crate::registry::Catalog;
@@ -36,6 +38,8 @@ pub(super) struct Batches {
     reader: Reader,
     catalog: watch::Receiver<Arc<Catalog>>,
     changed: Changed,
+    /// Open while batches get through.
+    gate: Gate,
     retry: Retry,
     programs: HashMap<String, Arc<Program>>,
     /// Kafka: it has been told once which topics to read.
@@ -44,7 +48,10 @@ pub(super) struct Batches {
 
 /// How a claim ended.
 enum Ended {
-    Committed,
+    Committed {
+        events: usize,
+        state_bytes: usize,
+    },
     /// Events in some lanes failed: the claim is undone, and those lanes wait.
     Postponed,
     /// A projection stops at an event; the claim is undone.
@@ -58,11 +65,20 @@ enum Ended {
 struct Fed {
     subjects: Vec<Subject>,
     on_error: Vec<OnError>,
+    /// Those whose definition does not compile: they are to read the event store by the one that is registered, from where
+    /// they are, and miss nothing.
+    broken: Vec<String>,
 }
 
 impl Batches {
-    pub fn new(pool: PgPool, reader: Reader, catalog: watch::Receiver<Arc<Catalog>>, changed: Changed) -> Self {
-        Self { pool, reader, catalog, changed, retry: Retry::default(), programs: HashMap::new(), follows: false }
+    pub fn new(
+        pool: PgPool,
+        reader: Reader,
+        catalog: watch::Receiver<Arc<Catalog>>,
+        changed: Changed,
+        gate: Gate,
+    ) -> Self {
+        Self { pool, reader, catalog, changed, gate, retry: Retry::default(), programs: HashMap::new(), follows: false }
     }
 
     /// Runs until the token is cancelled; a batch under way is finished.
@@ -70,10 +86,14 @@ impl Batches {
         let mut failures = 0;
         while !stop.is_cancelled() {
             match self.step(&stop).await {
-                Ok(()) => failures = 0,
+                Ok(()) => {
+                    failures = 0;
+                    self.gate.open();
+                }
                 Err(e @ BusError::ConsumerEnded(_)) => return Err(e),
                 Err(e) => {
                     self.reader.failed();
+                    self.gate.close("batches do not get through");
                     if failures == 0 {
                         warn!(error = %e, "a batch could not be handled: trying again until it can");
                     }
@@ -133,14 +153,16 @@ impl Batches {
         let deferred = self.retry.deferred(Instant::now());
         let everything = Wanted { event_types: Vec::new(), prefixes: vec![String::new()] };
         let begun = Instant::now();
-        let claimed = timeout(DEADLINE, self.reader.claim(&everything, &deferred)).await;
-        let Some(claim) = claimed.map_err(|_| sqlx::Error::PoolTimedOut)?? else {
+        let Some(claim) = within(DEADLINE, self.reader.claim(&everything, &deferred)).await? else {
             return Ok(());
         };
-        let ended = timeout(DEADLINE, self.handle(claim)).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        let ended = within(DEADLINE, self.handle(claim)).await?;
         histogram!("cornjacket_handler_batch_seconds").record(begun.elapsed().as_secs_f64());
         match ended {
-            Ended::Committed => self.reader.committed(),
+            Ended::Committed { events, state_bytes } => {
+                self.reader.committed();
+                self.reader.weighed(events, state_bytes);
+            }
             Ended::Postponed => self.reader.undone(),
             Ended::Halt { projection_type, message } => {
                 self.reader.undone();
@@ -153,14 +175,22 @@ impl Batches {
     async fn handle(&mut self, mut claim: Claim) -> Result<Ended, BusError> {
         if claim.gap {
             let detached = store::detach(&mut claim.tx, None, 0.0).await?;
-            info!(projections = detached, "the bus has a gap: projections catch up from the event store");
+            info!(
+                projections = detached,
+                "the bus has a gap, or a partition that is new here: projections look into the event store"
+            );
         }
         route::follow(&mut claim).await?;
         let fed = self.fed(store::progress(&mut claim.tx).await?);
+        if !fed.broken.is_empty() {
+            let broken: Vec<&str> = fed.broken.iter().map(String::as_str).collect();
+            store::detach(&mut claim.tx, Some(&broken), 0.0).await?;
+        }
         let events = std::mem::take(&mut claim.events);
         let mut working = Working::plan(&fed.subjects, &events);
         let loaded = rows::load(&mut claim.tx, Target::Live, &fed.subjects, &working.keys()).await?;
-        working.fold(loaded);
+        let state_bytes = loaded.state_bytes;
+        working.fold(loaded.rows);
         if let Some(ended) = self.judge(&mut claim, &working, &events, &fed).await? {
             // Undone at once: a transaction that is only dropped holds its locks a little longer.
             claim.tx.rollback().await?;
@@ -174,12 +204,12 @@ impl Batches {
             self.changed.add(&fed.subjects[number].projection_type);
         }
         record(&working, &events);
-        Ok(Ended::Committed)
+        Ok(Ended::Committed { events: events.len(), state_bytes })
     }
 
     /// The projections that the group feeds, compiled.
     fn fed(&mut self, progress: Vec<Progress>) -> Fed {
-        let mut fed = Fed { subjects: Vec::new(), on_error: Vec::new() };
+        let mut fed = Fed { subjects: Vec::new(), on_error: Vec::new(), broken: Vec::new() };
         let mut used = HashMap::new();
         for row in progress.into_iter().filter(Progress::is_fed) {
             let (Some(hash), Some(spec)) = (row.live_hash, row.live_spec) else { continue };
@@ -188,7 +218,8 @@ impl Batches {
                 None => match Program::compile(&spec) {
                     Ok(program) => Arc::new(program),
                     Err(cause) => {
-                        error!(projection = row.projection_type, cause, "a served definition no longer compiles");
+                        error!(projection = row.projection_type, cause, "the definition served no longer compiles");
+                        fed.broken.push(row.projection_type);
                         continue;
                     }
                 },
@@ -217,9 +248,12 @@ impl Batches {
             return Ok(None);
         }
         let now = Instant::now();
-        let lanes: BTreeSet<_> = working.failures.iter().map(|failure| claim.lanes[failure.event]).collect();
-        let verdicts: BTreeMap<_, _> = lanes.into_iter().map(|lane| (lane, self.retry.failed(lane, now))).collect();
-        if verdicts.values().any(|verdict| *verdict == Verdict::Again) {
+        let mut failing: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for failure in &working.failures {
+            failing.entry(claim.lanes[failure.event]).or_default().insert(events[failure.event].event_id);
+        }
+        let verdicts: Vec<_> = failing.iter().map(|(lane, failing)| self.retry.failed(*lane, failing, now)).collect();
+        if verdicts.contains(&Verdict::Again) {
             counter!("cornjacket_handler_retries_total").increment(1);
             return Ok(Some(Ended::Postponed));
         }
@@ -234,7 +268,8 @@ impl Batches {
                 "event cannot be folded: it goes to the dead letters"
             );
             counter!("cornjacket_handler_dead_letters_total").increment(1);
-            let retries = i32::try_from(DELAYS.len()).unwrap_or(i32::MAX);
+            let tried = self.retry.tried(claim.lanes[failure.event], event.event_id);
+            let retries = i32::try_from(tried).unwrap_or(i32::MAX);
             let cause = failure.error.to_string();
             store::dead_letter(&mut claim.tx, event, &subject.projection_type, &cause, retries).await?;
         }

@@ -8,10 +8,11 @@
 //! A projection that is new, changed, halted or behind a gap leaves the group's batches: [`catch_up`] reads the event
 //! store for it and hands it back in one transaction. [`supervise`] decides who is where.
 
+mod applied;
 mod batch;
 mod catch_up;
+mod expire;
 mod history;
-mod indexes;
 mod notify;
 mod plan;
 mod retry;
@@ -30,6 +31,7 @@ use crate::bus::embedded::EmbeddedReader;
 use crate::bus::kafka::{KafkaReader, KafkaSettings};
 use crate::bus::wake::{self, Wake};
 use crate::bus::{BusError, EVENT_HANDLER, Reader};
+use crate::database;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::operate::Gate;
 use crate::registry::{Acks, Catalog};
@@ -69,6 +71,10 @@ pub struct Handler {
     pub acks: Acks,
     /// Open while the group's progress and the projections are reconciled.
     pub gate: Gate,
+    /// Open while batches get through.
+    pub batches: Gate,
+    /// Open while the bus answers.
+    pub bus_gate: Gate,
 }
 
 impl Handler {
@@ -80,19 +86,18 @@ impl Handler {
         let stop = || lifecycle.token(Stage::Handle);
         let changed = notify::Changed::default();
         let catching_up = Wake::default();
+        let (busy, reading) = (database::own(&self.pool, 2), database::own(&self.ingestion, 2));
         let reader = match &self.bus {
             BusChoice::Embedded => Reader::Embedded(EmbeddedReader::new(
                 EVENT_HANDLER,
-                self.pool.clone(),
-                self.ingestion.clone(),
+                busy.clone(),
+                reading,
                 self.event_store.clone(),
                 self.poll,
             )),
-            BusChoice::Kafka(settings) => {
-                Reader::Kafka(KafkaReader::start(settings, EVENT_HANDLER, self.pool.clone())?)
-            }
+            BusChoice::Kafka(settings) => Reader::Kafka(KafkaReader::start(settings, EVENT_HANDLER, busy.clone())?),
         };
-        let batches = batch::Batches::new(self.pool.clone(), reader, self.catalog.clone(), changed.clone());
+        let batches = batch::Batches::new(busy, reader, self.catalog.clone(), changed.clone(), self.batches);
         let supervisor = supervise::Supervisor {
             pool: self.pool.clone(),
             ingestion: self.ingestion.clone(),
@@ -112,8 +117,16 @@ impl Handler {
         );
         lifecycle.spawn(Stage::Handle, "handler.batches", batches.run(stop()));
         lifecycle.spawn(Stage::Handle, "handler.supervise", supervisor.run(stop()));
-        let indexes = indexes::Indexes { pool: self.pool.clone(), catalog: self.catalog.clone() };
-        lifecycle.spawn(Stage::Handle, "handler.indexes", indexes.run(stop()));
+        let applied = applied::Applied::new(
+            self.pool.clone(),
+            self.ingestion.clone(),
+            &self.bus,
+            self.catalog.clone(),
+            self.bus_gate,
+        )?;
+        lifecycle.spawn(Stage::Handle, "handler.applied", applied.run(stop()));
+        let expiry = expire::Expiry { pool: self.pool.clone(), catalog: self.catalog.clone() };
+        lifecycle.spawn(Stage::Handle, "handler.expire", expiry.run(stop()));
         lifecycle.spawn(Stage::Handle, "handler.catch_up", catch_up.run(stop()));
         lifecycle.spawn(Stage::Handle, "handler.notify", changed.tell(self.pool.clone(), stop()));
         let (wake, instance, pool, token) = (self.event_store, self.instance, self.ingestion, stop());

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
+
+use crate::database::channel;
 
 /// The payload names projection types, separated by spaces; empty means any.
 pub const CHANNEL: &str = "cornjacket_projection";
@@ -56,11 +58,10 @@ impl Changed {
             if payload.len() > MAX_PAYLOAD {
                 payload.clear();
             }
-            let sent = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload).execute(&pool);
-            let pause = match timeout(Duration::from_secs(5), sent).await {
-                Ok(Ok(_)) => COALESCE,
-                failed => {
-                    debug!(cause = ?failed, "cannot notify of changed projections");
+            let pause = match channel::notify(&pool, CHANNEL, &payload).await {
+                Ok(()) => COALESCE,
+                Err(error) => {
+                    debug!(%error, "cannot notify of changed projections");
                     for projection_type in &types {
                         self.add(projection_type);
                     }

@@ -91,6 +91,27 @@ pub async fn lock_group(connection: &mut PgConnection) -> Result<(), sqlx::Error
     Ok(())
 }
 
+/// Lets the statements of this transaction take as long as they need: those on all rows of a large projection.
+pub async fn take_long(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SET LOCAL statement_timeout = 0").execute(connection).await?;
+    Ok(())
+}
+
+/// Says, until the transaction ends, that rows of a projection are being replaced.
+pub async fn begin_replacing(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_xact_lock_shared(hashtextextended('cornjacket replacing', 0))")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Whether no rows are being replaced; then none will be until the transaction ends.
+pub async fn keep_from_replacing(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended('cornjacket replacing', 0))")
+        .fetch_one(connection)
+        .await
+}
+
 /// Writes a row as it is to be.
 pub async fn save(
     connection: &mut PgConnection,
@@ -138,6 +159,36 @@ pub async fn move_cursors(connection: &mut PgConnection, progress: &Progress) ->
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Notes that the rows served of these projections (name and hash of the definition served), where the group feeds them,
+/// hold all events up to these positions. Never goes back. Returns of how many that is news; a row that another
+/// transaction works on is left for the next time.
+pub async fn advance_applied(
+    pool: &PgPool,
+    positions: &[i64],
+    projections: &[(String, String)],
+) -> Result<u64, sqlx::Error> {
+    debug_assert_eq!(positions.len(), SHARDS);
+    let (names, hashes): (Vec<&str>, Vec<&str>) = projections.iter().map(|(n, h)| (n.as_str(), h.as_str())).unzip();
+    let done = sqlx::query(
+        "WITH fed AS (
+           SELECT p.projection_type FROM projection_progress p
+             JOIN unnest($2::text[], $3::text[]) AS w (name, hash) ON w.name = p.projection_type AND w.hash = p.live_hash
+            WHERE p.status = 'live'
+              AND EXISTS (SELECT FROM unnest(p.applied_through, $1::bigint[]) AS u (was, will) WHERE u.was < u.will)
+            ORDER BY p.projection_type FOR UPDATE OF p SKIP LOCKED)
+         UPDATE projection_progress p SET applied_through =
+                  ARRAY(SELECT greatest(u.was, u.will)
+                          FROM unnest(p.applied_through, $1::bigint[]) WITH ORDINALITY AS u (was, will, n) ORDER BY u.n)
+           FROM fed WHERE p.projection_type = fed.projection_type AND p.status = 'live'",
+    )
+    .bind(positions)
+    .bind(names)
+    .bind(hashes)
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// Sends projections (`None`: all) that the group feeds through the event store once: what the bus lost, or what another

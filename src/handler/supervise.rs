@@ -8,7 +8,7 @@ use std::time::Duration;
 use metrics::gauge;
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -17,11 +17,11 @@ use super::store::{self, Progress};
 use crate::bus::embedded::store as cursors;
 use crate::bus::wake::Wake;
 use crate::bus::{BusError, EVENT_HANDLER};
+use crate::database::within;
 use crate::event::ShardSet;
 use crate::operate::Gate;
 use crate::projection::store::{self as rows, Target};
 use crate::registry::{Acks, Catalog, LoadedProjection};
-use crate::relay::maintenance::report_reader;
 
 /// How often everything is looked at, changed or not.
 const EVERY: Duration = Duration::from_secs(1);
@@ -29,8 +29,6 @@ const EVERY: Duration = Duration::from_secs(1);
 const REPORT_EVERY: u32 = 10;
 /// How long streams can learn from the log of changes what they missed, in seconds; later they look at all rows.
 const CHANGES_KEPT: i64 = 300;
-/// How often rows past their projection's retention are looked for, in rounds.
-const EXPIRE_EVERY: u32 = 60;
 const DEADLINE: Duration = Duration::from_mins(30);
 
 pub(super) struct Supervisor {
@@ -64,12 +62,11 @@ impl Supervisor {
                     self.report(&mut reported).await?;
                     rows::forget_changes(&mut *self.pool.acquire().await?, CHANGES_KEPT).await?;
                 }
-                if rounds.is_multiple_of(EXPIRE_EVERY) {
-                    self.expire(&catalog).await?;
-                }
                 Ok(())
             };
-            match timeout(DEADLINE, round).await.unwrap_or(Err(BusError::Database(sqlx::Error::PoolTimedOut))) {
+            // Each part is a transaction: one that is cut short is done again by whoever comes next.
+            let Some(ended) = stop.run_until_cancelled(within::<_, BusError>(DEADLINE, round)).await else { break };
+            match ended {
                 Ok(()) => {
                     begun = true;
                     failing = false;
@@ -129,7 +126,7 @@ impl Supervisor {
         let readers: Vec<(String, Vec<i64>)> =
             progress.iter().filter(unread).map(|row| (row.reader_name(), row.cursors.clone())).collect();
         for (reader, cursors) in &readers {
-            report_reader(&self.ingestion, reader, cursors).await?;
+            cursors::report_reader(&self.ingestion, reader, cursors).await?;
         }
         store::forget_readers_but(&self.ingestion, readers.into_iter().map(|(reader, _)| reader).collect()).await?;
         if self.bus != "embedded" {
@@ -137,13 +134,14 @@ impl Supervisor {
         }
         let positions = cursors::cursors(&self.pool, EVENT_HANDLER).await?;
         if *reported != positions {
-            report_reader(&self.ingestion, EVENT_HANDLER, &positions).await?;
+            cursors::report_reader(&self.ingestion, EVENT_HANDLER, &positions).await?;
             *reported = positions;
         }
         Ok(())
     }
 
-    /// Applies what [`decide`] says, under the group's lock, if anything is to be changed.
+    /// Applies what [`decide`] says, under the group's lock, if anything is to be changed. While rows are being replaced, which
+    /// may take long, it is left for a later round: waiting for them, it would hold up every batch.
     async fn reconcile(&self, catalog: &Catalog) -> Result<Vec<Progress>, BusError> {
         let wanted = wanted(catalog);
         let mut connection = self.pool.acquire().await?;
@@ -153,8 +151,11 @@ impl Supervisor {
             return Ok(progress);
         }
         let mut tx = self.pool.begin().await?;
+        if !store::keep_from_replacing(&mut tx).await? {
+            return Ok(progress);
+        }
         // Deleting the rows of a large projection may take long.
-        sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *tx).await?;
+        store::take_long(&mut tx).await?;
         store::lock_group(&mut tx).await?;
         let heads = cursors::heads(&self.ingestion).await?;
         let progress = store::lock_progress(&mut tx).await?;
@@ -164,19 +165,6 @@ impl Supervisor {
         let progress = store::progress(&mut tx).await?;
         tx.commit().await?;
         Ok(progress)
-    }
-
-    async fn expire(&self, catalog: &Catalog) -> Result<(), BusError> {
-        for (name, loaded) in &catalog.projections {
-            if let Some(seconds) = loaded.spec.retention_seconds {
-                let mut connection = self.pool.acquire().await?;
-                let expired = rows::expire(&mut connection, name, seconds, 10_000).await?;
-                if expired > 0 {
-                    info!(projection = name, expired, "deleted rows past the projection's retention");
-                }
-            }
-        }
-        Ok(())
     }
 }
 

@@ -83,7 +83,8 @@ fn key(event: &Candidate<'_>, given: GivenKey<'_>) -> Option<IdempotencyKey> {
 }
 
 /// What makes two requests the same: type, aggregate, the payload without the spaces between its tokens, and the
-/// caller's time. Not the trace, which a retry may change.
+/// caller's time. Neither the trace, which a retry may change, nor the
+/// schema version, which not every way to send an event tells.
 fn request_hash(event: &Candidate<'_>) -> RequestHash {
     let mut hash = Sha256::new();
     let time = event.event_time.map(|t| t.timestamp_micros().to_be_bytes());

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::event::Metadata;
 
-use super::json::{Object, required};
-use super::refusal::{FieldError, Refusal};
+use super::json::{Elements, Object, required};
+use super::refusal::{FieldError, Refusal, cut};
 
 /// An event that was read but not checked yet. Texts are the caller's own, borrowed from the request.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,6 +35,19 @@ pub struct CloudIdentity<'a> {
     pub id: Cow<'a, str>,
 }
 
+/// The texts of the events in a JSON array.
+///
+/// # Errors
+/// The text is no JSON array, or something follows it.
+pub fn elements(text: &str) -> Result<Vec<&str>, Refusal> {
+    Ok(Elements::parse(text)?.texts)
+}
+
+/// The texts of the events in NDJSON: one a line; empty lines are none.
+pub fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty())
+}
+
 /// Reads `{"event_type","aggregate_id","payload","event_time"?,"trace_id"?,"schema_version"?}`. Other members are
 /// ignored; of several with one name the last counts; null is the same as absent.
 ///
@@ -56,7 +69,31 @@ pub fn read(text: &str) -> Result<Candidate<'_>, Refusal> {
         traceparent: None,
         cloud: None,
     };
-    if errors.is_empty() { Ok(candidate) } else { Err(Refusal::invalid(errors)) }
+    if errors.is_empty() {
+        return Ok(candidate);
+    }
+    for error in errors.iter_mut().filter(|error| error.rule == "required") {
+        name_misspelt(error, &object);
+    }
+    Err(Refusal::invalid(errors))
+}
+
+/// The members of an event.
+const MEMBERS: [&str; 6] = ["event_type", "aggregate_id", "payload", "event_time", "trace_id", "schema_version"];
+
+/// Adds to what is said of a missing member which member was probably meant for it, or what was given that is none.
+fn name_misspelt(error: &mut FieldError, object: &Object<'_>) {
+    let wanted = error.pointer.trim_start_matches('/');
+    let strange = || object.names().filter(|name| !MEMBERS.contains(name));
+    let hint = match crds::nearest(wanted, strange()) {
+        Some(given) => format!("; '{}' is no field of an event: was {wanted} meant?", cut(given)),
+        None if strange().next().is_none() => return,
+        None => {
+            let given: Vec<&str> = strange().collect();
+            format!("; no fields of an event, and ignored: {}", cut(&given.join(", ")))
+        }
+    };
+    error.message.push_str(&hint);
 }
 
 /// An RFC 3339 time, to the microsecond; a leap second is the second after it. Both as the database keeps times.
@@ -132,6 +169,26 @@ mod tests {
         assert_eq!(envelope.timestamp.to_rfc3339(), "2026-01-31T11:00:00.123456+00:00");
         assert_eq!(envelope.metadata, metadata);
         assert_eq!(envelope.ingested_at, DateTime::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn a_misspelt_member_is_named_beside_the_one_that_is_missing() {
+        let said = |body| read(body).expect_err("incomplete").detail();
+        assert_eq!(
+            said(r#"{"event_type":"t","agregate_id":"a","payload":{}}"#),
+            "aggregate_id: is required; 'agregate_id' is no field of an event: was aggregate_id meant?"
+        );
+        assert_eq!(
+            said(r#"{"eventType":"t","aggregate_id":"a","payload":{}}"#),
+            "event_type: is required; 'eventType' is no field of an event: was event_type meant?"
+        );
+        assert_eq!(
+            said(r#"{"event_type":"t","aggregate_id":"a","data":{},"trace_id":"x"}"#),
+            "payload: is required; no fields of an event, and ignored: data"
+        );
+        assert_eq!(said(r#"{"event_type":"t","aggregate_id":"a"}"#), "payload: is required");
+        let long = format!(r#"{{"event_type":"t","payload":1,"{}":1}}"#, "x".repeat(500));
+        assert!(said(&long).len() < 250, "{}", said(&long));
     }
 
     #[test]

@@ -30,6 +30,11 @@ impl<'a> Object<'a> {
         self.members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.get())
     }
 
+    /// The names of the members, as given.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().map(|(name, _)| name.as_ref())
+    }
+
     /// A member that must be a string where it is there.
     pub fn string(&self, name: &str, errors: &mut Vec<FieldError>) -> Option<Cow<'a, str>> {
         let text = self.get(name)?;

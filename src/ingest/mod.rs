@@ -48,6 +48,8 @@ pub struct Limits {
     pub header_fields: usize,
     /// Largest header: names and values together, in bytes. Default 16 KiB.
     pub header_bytes: usize,
+    /// Most bytes of bodies in memory at a time, of all requests together. Default 128 MiB.
+    pub bodies_bytes: usize,
     /// How long a body may take to arrive. Default 10 s.
     pub request_time: Duration,
 }
@@ -60,6 +62,7 @@ impl Default for Limits {
             batch_events: 1_000,
             header_fields: 64,
             header_bytes: 16 << 10,
+            bodies_bytes: 128 << 20,
             request_time: Duration::from_secs(10),
         }
     }
@@ -79,6 +82,7 @@ pub struct Ingest {
     catalog: watch::Receiver<Arc<Catalog>>,
     rules: Rules,
     limits: Limits,
+    bodies: http::Bodies,
     ids: EventIds,
     clock: Arc<dyn Clock>,
     instruments: Instruments,
@@ -126,6 +130,7 @@ pub fn start(
         catalog,
         rules: settings.rules,
         limits: settings.limits,
+        bodies: http::Bodies::new(settings.limits.bodies_bytes),
         ids: EventIds::default(),
         clock: Arc::new(SystemClock),
         instruments: Instruments::new(),

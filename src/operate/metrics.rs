@@ -1,5 +1,7 @@
 //! The metrics recorder: one a process, rendered for Prometheus.
 
+mod described;
+
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -23,6 +25,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_rows".to_owned()), COUNTS)?
         .set_buckets_for_metric(Matcher::Suffix("_events".to_owned()), COUNTS)?
         .install_recorder()?;
+    described::describe();
     let upkeep = handle.clone();
     std::thread::spawn(move || {
         loop {

@@ -1,16 +1,16 @@
 //! SQL of the projection rows. Which table a catch-up writes to is a [`Target`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
 use serde_json::Value;
-use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
 use sqlx::types::Json;
+use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
 use super::fold::Row;
 use super::working::{RowKey, Subject};
-use crate::event::Shard;
 
 /// Which rows are read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,13 @@ macro_rules! load_from {
     };
 }
 
-type Loaded = (i32, String, Option<Value>, Uuid, DateTime<Utc>, Shard, i64, Option<Json<BTreeMap<Shard, i64>>>);
+/// Rows as they were read.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub rows: HashMap<RowKey, Row>,
+    /// Bytes of their states, as they came.
+    pub state_bytes: usize,
+}
 
 /// Reads the rows named. Of projections with a key of their own, of which several shards may feed one row, the whole
 /// projection is locked first until the transaction ends, in the order of their names; other rows are this reader's
@@ -45,9 +51,10 @@ pub async fn load(
     target: Target,
     subjects: &[Subject],
     keys: &[&RowKey],
-) -> Result<HashMap<RowKey, Row>, sqlx::Error> {
+) -> Result<Loaded, sqlx::Error> {
+    let mut loaded = Loaded::default();
     if keys.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(loaded);
     }
     lock_shared_rows(connection, subjects, keys).await?;
     let (mut numbers, mut types, mut names, mut needs) = (vec![], vec![], vec![], vec![]);
@@ -61,18 +68,27 @@ pub async fn load(
         Target::Live => load_from!("projections"),
         Target::Beside => load_from!("projections_rebuild"),
     };
-    let rows: Vec<Loaded> =
-        sqlx::query_as(sql).bind(numbers).bind(types).bind(names).bind(needs).fetch_all(connection).await?;
-    Ok(rows.into_iter().map(into_row).collect())
+    let mut rows = sqlx::query(sql).bind(numbers).bind(types).bind(names).bind(needs).fetch(connection);
+    while let Some(row) = rows.try_next().await? {
+        loaded.state_bytes += row.try_get_raw("state")?.as_bytes().map_or(0, <[u8]>::len);
+        loaded.rows.insert(key_of(&row)?, into_row(&row)?);
+    }
+    Ok(loaded)
 }
 
-fn into_row(
-    (number, key, state, last_event_id, last_event_timestamp, shard, position, positions): Loaded,
-) -> (RowKey, Row) {
-    let state = state.unwrap_or(Value::Null);
-    let positions = positions.map(|p| p.0);
-    let row = Row { state, last_event_id, last_event_timestamp, shard, position, positions };
-    ((usize::try_from(number).unwrap_or(usize::MAX), key), row)
+fn key_of(row: &PgRow) -> Result<RowKey, sqlx::Error> {
+    Ok((usize::try_from(row.try_get::<i32, _>("n")?).unwrap_or(usize::MAX), row.try_get("aggregate_id")?))
+}
+
+fn into_row(row: &PgRow) -> Result<Row, sqlx::Error> {
+    Ok(Row {
+        state: row.try_get::<Option<Value>, _>("state")?.unwrap_or(Value::Null),
+        last_event_id: row.try_get("last_event_id")?,
+        last_event_timestamp: row.try_get("last_event_timestamp")?,
+        shard: row.try_get("shard")?,
+        position: row.try_get("position")?,
+        positions: row.try_get::<Option<Json<_>>, _>("positions")?.map(|positions| positions.0),
+    })
 }
 
 async fn lock_shared_rows(
@@ -184,7 +200,7 @@ pub async fn swap(connection: &mut PgConnection, projection_type: &str) -> Resul
     sqlx::query(
         "INSERT INTO projections (projection_id, projection_type, aggregate_id, state, last_event_id,
                 last_event_timestamp, updated_at, shard, position, positions, changed_by)
-         SELECT projection_id, projection_type, aggregate_id, state, last_event_id, last_event_timestamp, now(),
+         SELECT projection_id, projection_type, aggregate_id, state, last_event_id, last_event_timestamp, updated_at,
                 shard, position, positions, pg_current_xact_id()
            FROM projections_rebuild WHERE projection_type = $1
          ON CONFLICT (projection_type, aggregate_id) DO UPDATE SET
@@ -230,24 +246,4 @@ pub async fn forget_changes(connection: &mut PgConnection, seconds: i64) -> Resu
     .execute(connection)
     .await?;
     Ok(())
-}
-
-/// Deletes rows that nothing has updated for the projection's retention, at most `limit`. Returns how many.
-pub async fn expire(
-    connection: &mut PgConnection,
-    projection_type: &str,
-    retention_seconds: i64,
-    limit: i64,
-) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query(
-        "DELETE FROM projections WHERE projection_id IN (
-           SELECT projection_id FROM projections
-            WHERE projection_type = $1 AND updated_at < now() - $2 * interval '1 second' LIMIT $3)",
-    )
-    .bind(projection_type)
-    .bind(retention_seconds)
-    .bind(limit)
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected())
 }

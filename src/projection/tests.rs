@@ -184,7 +184,74 @@ fn numbered(aggregates: &[u8]) -> (Vec<StoredEvent>, BTreeMap<String, Vec<u64>>)
     (events.collect(), numbers)
 }
 
+/// Payloads that `merge` has something to do with: nested objects, nulls, arrays, scalars in the place of objects.
+fn any_payload() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![Just(Value::Null), (0..5_i64).prop_map(Value::from), Just(json!([1, null]))];
+    let nested = leaf.prop_recursive(3, 12, 3, |inner| {
+        prop::collection::btree_map("[a-c]", inner, 0..3).prop_map(|fields| Value::Object(fields.into_iter().collect()))
+    });
+    (nested, 0..3_i64).prop_map(|(tree, room)| json!({"tree": tree, "room": format!("room-{room}")}))
+}
+
+/// Every kind of fold, with and without a filter and a key of its own.
+fn any_program() -> impl Strategy<Value = Projection> {
+    let fields = [
+        ("n", "has(state.n) ? state.n + 1 : 1"),
+        ("trees", "(has(state.trees) ? state.trees : []) + [event.payload.tree]"),
+    ];
+    let fields = Fold::Fields(fields.map(|(name, text)| (name.to_owned(), text.to_owned())).into());
+    let fold = prop_oneof![Just(Fold::Latest), Just(Fold::Merge), Just(fields)];
+    (fold, any::<bool>(), any::<bool>()).prop_map(|(fold, own_key, filtered)| Projection {
+        key: own_key.then(|| "event.payload.room".to_owned()),
+        filter: filtered.then(|| "event.payload.room != 'room-2'".to_owned()),
+        ..spec(fold)
+    })
+}
+
+/// Writes a row as the database does: it never goes back.
+fn upsert(rows: &mut HashMap<RowKey, Row>, key: &RowKey, row: &Row) {
+    let older = |there: &Row| there.position < row.position || there.shard != row.shard || row.positions.is_some();
+    if rows.get(key).is_none_or(older) {
+        rows.insert(key.clone(), row.clone());
+    }
+}
+
 proptest! {
+    /// Batches of any size, each begun anywhere before the end of the last (what was read already comes again, several
+    /// times within one batch too), leave exactly the rows of folding one event after the other.
+    #[test]
+    fn batches_with_repetitions_equal_one_event_after_the_other(
+        spec in any_program(),
+        raw in prop::collection::vec((0..5_u8, -20..20_i64, any_payload()), 1..60),
+        reads in prop::collection::vec((1..20_usize, 0..20_usize, 1..3_usize), 60),
+    ) {
+        let mut positions: HashMap<i16, i64> = HashMap::new();
+        let events: Vec<StoredEvent> = raw
+            .into_iter()
+            .map(|(aggregate, seconds, payload)| {
+                let aggregate = format!("aggregate-{aggregate}");
+                let position = positions.entry(shard_of(&aggregate)).or_insert(0);
+                *position += 1;
+                event(&aggregate, *position, seconds, payload)
+            })
+            .collect();
+        let subjects = subjects(&spec);
+        let one_by_one = fold(&subjects, &events, 1);
+        let (mut rows, mut read) = (HashMap::new(), 0);
+        for (new, again, times) in reads {
+            let end = events.len().min(read + new);
+            let batch = vec![&events[read.saturating_sub(again)..end]; times].concat();
+            let mut working = Working::plan(&subjects, &batch);
+            working.fold(rows.clone());
+            prop_assert!(working.failures.is_empty(), "{:?}", working.failures);
+            for (key, row) in working.changed() {
+                upsert(&mut rows, key, row);
+            }
+            read = end;
+        }
+        prop_assert_eq!(rows, one_by_one);
+    }
+
     /// However shards are interleaved, cut into batches and read again, each aggregate's events are folded once and in
     /// order, whether they have rows of their own or share one.
     #[test]

@@ -11,6 +11,7 @@ pub mod filter;
 mod health;
 pub mod http;
 pub mod news;
+mod pages;
 pub mod store;
 pub mod stream;
 mod wait;
@@ -50,11 +51,14 @@ pub struct Limits {
     pub streams: usize,
     /// Requests that wait for an event to be projected.
     pub waiters: usize,
+    /// How long rows that match a filter are asked for as they are. A page that takes longer is made by looking at one row
+    /// after the other, for as long again, and then holds what was found.
+    pub filtered_page: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { streams: 256, waiters: 256 }
+        Self { streams: 256, waiters: 256, filtered_page: Duration::from_secs(3) }
     }
 }
 
@@ -131,6 +135,10 @@ impl Query {
         self.inner.event_news.subscribe(EVENTS)
     }
 
+    fn filtered_page(&self) -> Duration {
+        self.inner.limits.filtered_page
+    }
+
     fn stream_permit(&self) -> Result<OwnedSemaphorePermit, QueryError> {
         let busy = QueryError::Busy { what: "streams", limit: self.inner.limits.streams };
         self.inner.streams.clone().try_acquire_owned().map_err(|_| busy)
@@ -153,7 +161,10 @@ fn tested(pool: &PgPool) -> PgPool {
 pub enum QueryError {
     /// Nothing has this key. Not worth a retry without a new event.
     #[error("projection not found")]
-    ProjectionNotFound,
+    NoRow { projection_type: String, aggregate_id: String },
+    /// Nothing has this key, and nothing can have: no such projection is declared. `meant`: one with a similar name.
+    #[error("projection not found")]
+    NoProjection { projection_type: String, meant: Option<String> },
     /// No event has this id, or retention has dropped it.
     #[error("event not found")]
     EventNotFound,

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgPool;
-use sqlx::postgres::PgListener;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
+
+use crate::database::channel::Listener;
 
 /// The handler tells on this channel which projections have changed rows: their types, separated by spaces.
 pub const PROJECTION: &str = "cornjacket_projection";
@@ -64,7 +65,6 @@ impl News {
                     debug!(channel, %error, "listener lost: listening again");
                 }
                 () = stop.cancelled() => return Ok(()),
-                else => {}
             }
             tokio::select! {
                 () = sleep(PAUSE) => {}
@@ -73,14 +73,12 @@ impl News {
         }
     }
 
-    async fn listen_once(&self, pool: &PgPool, channel: &str, subjects: fn(&str) -> &str) -> sqlx::Result<()> {
-        let mut listener = PgListener::connect_with(pool).await?;
-        listener.listen(channel).await?;
+    async fn listen_once(&self, pool: &PgPool, channel: &str, subjects: fn(&str) -> &str) -> sqlx::Result<Infallible> {
+        let mut listener = Listener::open(pool, channel).await?;
         self.tell("");
-        while let Some(notification) = listener.try_recv().await? {
-            self.tell(subjects(notification.payload()));
+        loop {
+            self.tell(subjects(&listener.next().await?));
         }
-        Ok(())
     }
 }
 

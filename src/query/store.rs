@@ -1,12 +1,14 @@
 //! Reads of the projections and of the handler's progress. Nothing here writes.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgPool, Postgres, QueryBuilder, Row};
+use sqlx::{FromRow, PgPool, Postgres, QueryBuilder, Row, Transaction};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -62,6 +64,23 @@ pub struct Selection {
     pub conditions: Vec<Condition>,
 }
 
+/// The columns that clients get.
+pub(super) const COLUMNS: &str = "p.projection_id, p.projection_type, p.aggregate_id, p.state, p.last_event_id, \
+     p.last_event_timestamp, p.updated_at";
+
+/// A transaction whose statements the server ends after a time.
+pub(super) async fn within(pool: &PgPool, time: Duration) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let mut transaction = pool.begin().await?;
+    let millis = time.as_millis().max(1).to_string();
+    sqlx::query("SELECT set_config('statement_timeout', $1, true)").bind(millis).execute(&mut *transaction).await?;
+    Ok(transaction)
+}
+
+/// Whether the server ended a statement because it took too long.
+pub(super) fn was_ended(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("57014")
+}
+
 /// One row by its key.
 pub async fn one(pool: &PgPool, projection_type: &str, aggregate_id: &str) -> sqlx::Result<Option<Projection>> {
     sqlx::query_as(
@@ -85,42 +104,29 @@ pub async fn page_at(
     push_selection(&mut count, selection);
     let reused = selection.conditions.is_empty();
     let total = count.build_query_scalar().persistent(reused).fetch_one(pool).await?;
-    let mut page = select_page(selection);
-    page.push(" ORDER BY aggregate_id LIMIT ").push_bind(limit).push(" OFFSET ").push_bind(offset);
+    let mut page = QueryBuilder::new(format!("SELECT {COLUMNS} FROM projections p WHERE "));
+    push_selection(&mut page, selection);
+    page.push(" ORDER BY p.aggregate_id LIMIT ").push_bind(limit).push(" OFFSET ").push_bind(offset);
     Ok((page.build_query_as().persistent(reused).fetch_all(pool).await?, total))
-}
-
-/// The page behind a key (from the first row without one), ordered by aggregate id.
-pub async fn page_behind(
-    pool: &PgPool,
-    selection: &Selection,
-    limit: i64,
-    key: Option<&str>,
-) -> sqlx::Result<Vec<Projection>> {
-    let mut page = select_page(selection);
-    if let Some(key) = key {
-        page.push(" AND aggregate_id > ").push_bind(key);
-    }
-    page.push(" ORDER BY aggregate_id LIMIT ").push_bind(limit);
-    page.build_query_as().persistent(selection.conditions.is_empty()).fetch_all(pool).await
-}
-
-fn select_page(selection: &Selection) -> QueryBuilder<Postgres> {
-    let mut query = QueryBuilder::new(
-        "SELECT projection_id, projection_type, aggregate_id, state, last_event_id, last_event_timestamp, updated_at
-         FROM projections p WHERE ",
-    );
-    push_selection(&mut query, selection);
-    query
 }
 
 /// Only constant text goes into the statement; names and values are bound. A plan that is to use an index on a field must
 /// know them, so statements with conditions are planned each time (`persistent(false)`).
 pub(super) fn push_selection(query: &mut QueryBuilder<Postgres>, selection: &Selection) {
+    push_scope(query, selection);
+    push_conditions(query, selection);
+}
+
+/// The projection and the aggregate, without the filters.
+pub(super) fn push_scope(query: &mut QueryBuilder<Postgres>, selection: &Selection) {
     query.push("p.projection_type = ").push_bind(selection.projection_type.clone());
     if let Some(aggregate_id) = &selection.aggregate_id {
         query.push(" AND p.aggregate_id = ").push_bind(aggregate_id.clone());
     }
+}
+
+/// The filters, each behind an AND.
+pub(super) fn push_conditions(query: &mut QueryBuilder<Postgres>, selection: &Selection) {
     for condition in &selection.conditions {
         push_condition(query, condition);
     }

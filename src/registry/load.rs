@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crds::language::schema::PayloadSchema;
-use crds::registration::{Compiled, EventType, ResourceKey, Topic};
+use crds::registration::{Compiled, EventType, Kind, ResourceKey, Topic};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -13,12 +13,13 @@ use super::catalog::{Catalog, LoadedEventType, LoadedProjection};
 use crate::projection::Program;
 
 /// One active row of `registration`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub key: ResourceKey,
     pub generation: i64,
     pub hash: String,
-    pub spec: Value,
+    /// `None` where it was not read.
+    pub spec: Option<Value>,
 }
 
 /// Whether a row runs here, to be acknowledged.
@@ -34,6 +35,8 @@ pub struct Verdict {
 #[derive(Default)]
 pub struct Loaded {
     items: BTreeMap<ResourceKey, Item>,
+    /// Who has what no two resources may share.
+    claims: BTreeMap<(Kind, String), ResourceKey>,
 }
 
 #[derive(Clone)]
@@ -41,29 +44,37 @@ enum Item {
     EventType(Arc<LoadedEventType>),
     Topic { generation: i64, hash: String, spec: Topic },
     Projection(Arc<LoadedProjection>),
+    WebhookAction { generation: i64, hash: String },
 }
 
 impl Item {
     fn version(&self) -> (i64, &str) {
         match self {
             Self::EventType(loaded) => (loaded.generation, &loaded.hash),
-            Self::Topic { generation, hash, .. } => (*generation, hash),
+            Self::Topic { generation, hash, .. } | Self::WebhookAction { generation, hash } => (*generation, hash),
             Self::Projection(loaded) => (loaded.generation, &loaded.hash),
         }
     }
 
-    /// What no two resources may share.
-    fn claim(&self) -> (u8, &str) {
-        match self {
-            Self::EventType(loaded) => (0, &loaded.spec.event_type),
-            Self::Topic { spec, .. } => (1, &spec.topic_name),
-            Self::Projection(loaded) => (2, &loaded.spec.projection_type),
-        }
+    /// What no two resources may share. An action shares nothing.
+    fn claim(&self) -> Option<(Kind, String)> {
+        let (kind, name) = match self {
+            Self::EventType(loaded) => (Kind::EventType, &loaded.spec.event_type),
+            Self::Topic { spec, .. } => (Kind::Topic, &spec.topic_name),
+            Self::Projection(loaded) => (Kind::Projection, &loaded.spec.projection_type),
+            Self::WebhookAction { .. } => return None,
+        };
+        Some((kind, name.clone()))
     }
 }
 
 impl Loaded {
-    /// Loads the rows, all that are active. Unchanged ones are taken over as they are.
+    /// Whether a row is loaded as it is, so that its spec need not be read.
+    pub fn has(&self, row: &Row) -> bool {
+        self.items.get(&row.key).is_some_and(|item| item.version() == (row.generation, row.hash.as_str()))
+    }
+
+    /// Loads the rows, all that are active. Unchanged ones are taken over as they are; of others the spec was read.
     pub fn next(&self, rows: &[Row]) -> (Self, Vec<Verdict>) {
         let mut next = Self::default();
         let mut verdicts = Vec::with_capacity(rows.len());
@@ -86,15 +97,17 @@ impl Loaded {
 
     fn item(&self, row: &Row) -> Result<Item, String> {
         match self.items.get(&row.key) {
-            Some(item) if item.version() == (row.generation, row.hash.as_str()) => Ok(item.clone()),
+            Some(item) if self.has(row) => Ok(item.clone()),
             _ => compile(row),
         }
     }
 
     fn insert(&mut self, key: &ResourceKey, item: Item) -> Result<(), String> {
-        let claimed = self.items.iter().find(|(_, other)| other.claim() == item.claim());
-        if let Some((holder, _)) = claimed {
-            return Err(format!("'{}' is already served for {holder}: remove one of the two", item.claim().1));
+        if let Some(claim) = item.claim() {
+            if let Some(holder) = self.claims.get(&claim) {
+                return Err(format!("'{}' is already served for {holder}: remove one of the two", claim.1));
+            }
+            self.claims.insert(claim, key.clone());
         }
         self.items.insert(key.clone(), item);
         Ok(())
@@ -102,11 +115,11 @@ impl Loaded {
 
     /// True where both run the same generations of the same resources.
     pub fn same_as(&self, other: &Self) -> bool {
-        let versions = |loaded: &'_ Self| -> Vec<(ResourceKey, i64, String)> {
-            let of = |(key, item): (&ResourceKey, &Item)| (key.clone(), item.version().0, item.version().1.to_owned());
-            loaded.items.iter().map(of).collect()
-        };
-        versions(self) == versions(other)
+        self.versions().eq(other.versions())
+    }
+
+    fn versions(&self) -> impl Iterator<Item = (&ResourceKey, (i64, &str))> {
+        self.items.iter().map(|(key, item)| (key, item.version()))
     }
 
     /// The snapshot for readers.
@@ -121,6 +134,8 @@ impl Loaded {
                 Item::Projection(loaded) => {
                     catalog.projections.insert(loaded.spec.projection_type.clone(), loaded.clone());
                 }
+                // No role of this release runs one.
+                Item::WebhookAction { .. } => {}
             }
         }
         catalog
@@ -128,7 +143,8 @@ impl Loaded {
 }
 
 fn compile(row: &Row) -> Result<Item, String> {
-    let spec = Compiled::deserialize(&row.spec).map_err(|e| {
+    let spec = row.spec.as_ref().unwrap_or(&Value::Null);
+    let spec = Compiled::deserialize(spec).map_err(|e| {
         format!("this release ({}) cannot read the registration: {e}; upgrade it", env!("CARGO_PKG_VERSION"))
     })?;
     let (key, generation, hash) = (row.key.clone(), row.generation, row.hash.clone());
@@ -142,6 +158,7 @@ fn compile(row: &Row) -> Result<Item, String> {
             let program = Arc::new(Program::compile(&spec)?);
             Item::Projection(Arc::new(LoadedProjection { key, generation, hash, spec, program }))
         }
+        Compiled::WebhookAction(_) => Item::WebhookAction { generation, hash },
     })
 }
 
@@ -162,7 +179,7 @@ mod tests {
 
     fn row(name: &str, generation: i64, spec: Value) -> Row {
         let key = ResourceKey { namespace: "default".into(), kind: Kind::EventType, name: name.into() };
-        Row { key, generation, hash: format!("{name}-{generation}"), spec }
+        Row { key, generation, hash: format!("{name}-{generation}"), spec: Some(spec) }
     }
 
     fn event_type(event_type: &str, schema: &Value) -> Value {
@@ -190,7 +207,11 @@ mod tests {
     fn what_did_not_change_is_not_compiled_again() {
         let rows = [row("a", 1, event_type("x", &json!({}))), row("b", 1, event_type("y", &json!({})))];
         let (first, _) = Loaded::default().next(&rows);
-        let (second, _) = first.next(&[rows[0].clone(), row("b", 2, event_type("y", &json!({})))]);
+        let unread = Row { spec: None, ..rows[0].clone() };
+        let changed = row("b", 2, event_type("y", &json!({})));
+        assert!(first.has(&unread) && !first.has(&changed));
+        let (second, verdicts) = first.next(&[unread, changed]);
+        assert!(verdicts.iter().all(|verdict| verdict.outcome.is_ok()), "{verdicts:?}");
         let of = |loaded: &Loaded, name: &str| loaded.catalog().event_types[name].clone();
         assert!(Arc::ptr_eq(&of(&first, "x"), &of(&second, "x")));
         assert!(!Arc::ptr_eq(&of(&first, "y"), &of(&second, "y")));

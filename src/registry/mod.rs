@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 pub use acks::Acks;
 pub use catalog::{Catalog, EffectiveSchema, LoadedEventType, LoadedProjection, UnknownVersion};
+pub use session::host;
 
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::operate::Gate;
@@ -68,8 +69,6 @@ pub enum RegistryError {
     Acknowledge(#[source] sqlx::Error),
     #[error("the database does not answer within {} s", .0.as_secs())]
     Silent(std::time::Duration),
-    #[error("the connection for notifications was lost")]
-    ConnectionLost,
 }
 
 /// Starts loading registrations. The gate opens with the first catalog.

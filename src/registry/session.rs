@@ -1,12 +1,12 @@
 //! The task that keeps the catalog current: one session as long as the database answers, then another.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crds::cause::Chain;
-use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -14,8 +14,9 @@ use tracing::{info, warn};
 
 use super::acks::Acks;
 use super::catalog::Catalog;
-use super::load::{Loaded, Verdict};
+use super::load::{Loaded, Row, Verdict};
 use super::{RegistryError, Settings, store};
+use crate::database::channel::Listener;
 use crate::operate::Gate;
 
 /// Between two heartbeats, and between two looks at the table where no notification came.
@@ -34,7 +35,8 @@ struct Keeper {
     gate: Gate,
     host: String,
     loaded: Loaded,
-    seen: Option<store::Fingerprint>,
+    /// What is registered, without the specs, as it was loaded last.
+    seen: Option<Vec<Row>>,
     /// Failed sessions in a row.
     failures: u32,
 }
@@ -68,7 +70,11 @@ impl Keeper {
     /// One connection for notifications, for as long as it lives.
     async fn session(&mut self) -> Result<Infallible, RegistryError> {
         let replica = answer(store::is_replica(&self.settings.pool), RegistryError::Read).await?;
-        let mut listener = if replica { None } else { Some(answer(self.listen(), RegistryError::Listen).await?) };
+        let mut listener = if replica {
+            None
+        } else {
+            Some(answer(Listener::open(&self.settings.pool, store::REGISTRATION_CHANNEL), RegistryError::Listen).await?)
+        };
         self.acks.rewrite();
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -96,16 +102,6 @@ impl Keeper {
         }
     }
 
-    /// A connection of its own, so that it takes none of the role's.
-    async fn listen(&self) -> Result<PgListener, sqlx::Error> {
-        let options = self.settings.pool.connect_options().as_ref().clone();
-        let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(ANSWER).connect_lazy_with(options);
-        let mut listener = PgListener::connect_with(&pool).await?;
-        listener.eager_reconnect(false);
-        listener.listen(store::REGISTRATION_CHANNEL).await?;
-        Ok(listener)
-    }
-
     async fn beat(&self) -> Result<(), RegistryError> {
         let Settings { pool, instance, roles, .. } = &self.settings;
         let made = answer(store::heartbeat(pool, *instance, roles, &self.host), RegistryError::Heartbeat).await?;
@@ -122,11 +118,13 @@ impl Keeper {
     /// Reads what is registered and, where it changed, loads and publishes it.
     async fn reload(&mut self, replica: bool) -> Result<(), RegistryError> {
         let Settings { pool, namespace, instance, .. } = &self.settings;
-        let fingerprint = answer(store::fingerprint(pool, namespace), RegistryError::Read).await?;
-        if self.seen.as_ref() == Some(&fingerprint) {
+        let heads = answer(store::heads(pool, namespace), RegistryError::Read).await?;
+        if self.seen.as_ref() == Some(&heads) {
             return Ok(());
         }
-        let rows = answer(store::registrations(pool, namespace), RegistryError::Read).await?;
+        let new: Vec<_> = heads.iter().filter(|head| !self.loaded.has(head)).map(|head| &head.key).collect();
+        let read = answer(store::registrations(pool, namespace, &new), RegistryError::Read).await?;
+        let rows = self.rows(&heads, read);
         let (next, verdicts) = self.loaded.next(&rows);
         self.report(&verdicts);
         if self.seen.is_none() || !next.same_as(&self.loaded) {
@@ -138,8 +136,15 @@ impl Keeper {
             answer(store::forget_removed(pool, *instance), RegistryError::Acknowledge).await?;
         }
         // Only now: what failed half-way is done again.
-        self.seen = Some(fingerprint);
+        self.seen = Some(heads);
         Ok(())
+    }
+
+    /// What was read in place of the heads that it is about. One that is gone meanwhile is left out: that is heard of next.
+    fn rows(&self, heads: &[Row], read: Vec<Row>) -> Vec<Row> {
+        let mut read: HashMap<_, _> = read.into_iter().map(|row| (row.key.clone(), row)).collect();
+        let row = |head: &Row| read.remove(&head.key).or_else(|| self.loaded.has(head).then(|| head.clone()));
+        heads.iter().filter_map(row).collect()
     }
 
     fn report(&self, verdicts: &[Verdict]) {
@@ -174,16 +179,11 @@ impl Keeper {
 }
 
 /// Waits for a notification and takes those behind it along; on a replica there are none.
-async fn heard(listener: Option<&mut PgListener>) -> Result<(), RegistryError> {
+async fn heard(listener: Option<&mut Listener>) -> Result<(), RegistryError> {
     let Some(listener) = listener else { return std::future::pending().await };
-    match listener.try_recv().await {
-        Ok(Some(_)) => {
-            while listener.next_buffered().is_some() {}
-            Ok(())
-        }
-        Ok(None) => Err(RegistryError::ConnectionLost),
-        Err(e) => Err(RegistryError::Listen(e)),
-    }
+    listener.next().await.map_err(RegistryError::Listen)?;
+    listener.skip_heard();
+    Ok(())
 }
 
 /// A statement, with a deadline.
@@ -195,7 +195,7 @@ async fn answer<T>(
 }
 
 /// Host name and process id, for people.
-fn host() -> String {
+pub fn host() -> String {
     let name = std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/etc/hostname"));
     let name = name.map_or_else(|_| "localhost".to_owned(), |n| n.trim().to_owned());
     format!("{} (pid {})", name.chars().take(200).collect::<String>(), std::process::id())

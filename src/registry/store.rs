@@ -12,42 +12,53 @@ use super::load::Row;
 /// Told by the controllers when registrations changed.
 pub const REGISTRATION_CHANNEL: &str = "cornjacket_registration";
 
-/// What is registered, without the specs: cheap to compare.
-pub type Fingerprint = Vec<(String, String, i64, String)>;
+/// Specs that are read at a time.
+const SPECS: usize = 500;
 
 /// True where the database is a replica: it can be read, but not written or listened to.
 pub async fn is_replica(pool: &PgPool) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(pool).await
 }
 
-pub async fn fingerprint(pool: &PgPool, namespace: &str) -> Result<Fingerprint, sqlx::Error> {
-    sqlx::query_as(
+/// The active registrations without their specs. Kinds that this release does not know are left out.
+pub async fn heads(pool: &PgPool, namespace: &str) -> Result<Vec<Row>, sqlx::Error> {
+    let rows: Vec<(String, String, i64, String)> = sqlx::query_as(
         "SELECT kind, name, generation, hash::text FROM registration
          WHERE namespace = $1 AND state = 'active' ORDER BY kind, name",
     )
     .bind(namespace)
     .fetch_all(pool)
-    .await
+    .await?;
+    let row = |(kind, name, generation, hash): (String, String, i64, String)| {
+        let key = ResourceKey { namespace: namespace.to_owned(), kind: kind.parse().ok()?, name };
+        Some(Row { key, generation, hash, spec: None })
+    };
+    Ok(rows.into_iter().filter_map(row).collect())
 }
 
-/// The active registrations. Kinds that this release does not know are left out.
-pub async fn registrations(pool: &PgPool, namespace: &str) -> Result<Vec<Row>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT kind, name, generation, hash::text AS hash, spec FROM registration
-         WHERE namespace = $1 AND state = 'active' ORDER BY kind, name",
-    )
-    .bind(namespace)
-    .fetch_all(pool)
-    .await?;
-    let mut registrations = Vec::with_capacity(rows.len());
-    for row in rows {
-        let Ok(kind) = row.try_get::<&str, _>("kind")?.parse::<Kind>() else { continue };
-        registrations.push(Row {
-            key: ResourceKey { namespace: namespace.to_owned(), kind, name: row.try_get("name")? },
-            generation: row.try_get("generation")?,
-            hash: row.try_get("hash")?,
-            spec: row.try_get::<Value, _>("spec")?,
-        });
+/// Some of the active registrations, with their specs.
+pub async fn registrations(pool: &PgPool, namespace: &str, of: &[&ResourceKey]) -> Result<Vec<Row>, sqlx::Error> {
+    let mut registrations = Vec::with_capacity(of.len());
+    for some in of.chunks(SPECS) {
+        let rows = sqlx::query(
+            "SELECT kind, name, generation, hash::text AS hash, spec FROM registration
+             WHERE namespace = $1 AND state = 'active'
+             AND (kind, name) IN (SELECT * FROM unnest($2::text[], $3::text[]))",
+        )
+        .bind(namespace)
+        .bind(some.iter().map(|key| key.kind.as_str()).collect::<Vec<_>>())
+        .bind(some.iter().map(|key| key.name.as_str()).collect::<Vec<_>>())
+        .fetch_all(pool)
+        .await?;
+        for row in rows {
+            let Ok(kind) = row.try_get::<&str, _>("kind")?.parse::<Kind>() else { continue };
+            registrations.push(Row {
+                key: ResourceKey { namespace: namespace.to_owned(), kind, name: row.try_get("name")? },
+                generation: row.try_get("generation")?,
+                hash: row.try_get("hash")?,
+                spec: Some(row.try_get::<Value, _>("spec")?),
+            });
+        }
     }
     Ok(registrations)
 }

@@ -5,22 +5,24 @@ use std::time::Duration;
 use chrono::Utc;
 use metrics::{counter, gauge, histogram};
 use sqlx::PgPool;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::store::{self, Claim, Moved};
 use super::{partitions, poison};
-use crate::bus::pace::Pace;
 use crate::bus::wake::Wake;
-use crate::database::{is_bad_data, is_outage};
+use crate::database::{is_bad_data, is_outage, within};
 use crate::event::{SHARDS, ShardSet};
 use crate::operate::Gate;
+use crate::pace::Pace;
 
 /// A claim takes rows until they are as many bytes as this, as the outbox keeps them (compressed).
 const MAX_CLAIM_BYTES: i64 = 32 * 1024 * 1024;
 /// A claim that takes longer than this is given up; the database then rolls it back.
 const CLAIM_DEADLINE: Duration = Duration::from_secs(35);
+/// Finding the row that is refused takes a try for each of many.
+const MEND_DEADLINE: Duration = Duration::from_mins(5);
 /// Pauses after the first, second, … failure in a row.
 const BACKOFF: [Duration; 5] = [
     Duration::from_millis(50),
@@ -121,10 +123,9 @@ impl Appender {
             keep: self.keep_for_publishing,
         };
         let begun = Instant::now();
-        let moved = match timeout(CLAIM_DEADLINE, store::claim(&self.pool, claim)).await {
-            Ok(Err(e)) if is_bad_data(&e) => self.mend(claim, &e).await?,
-            Ok(result) => result?,
-            Err(_) => return Err(sqlx::Error::PoolTimedOut),
+        let moved = match within(CLAIM_DEADLINE, store::claim(&self.pool, claim)).await {
+            Err(e) if is_bad_data(&e) => within(MEND_DEADLINE, self.mend(claim, &e)).await?,
+            result => result?,
         };
         let left = Left::after(claim, &moved);
         if !left.moved.is_empty() {

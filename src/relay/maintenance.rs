@@ -12,10 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::partitions;
+use crate::database::within;
 use crate::event::SHARDS;
 
 /// How often; each relay waits up to a quarter longer, by chance.
 const EVERY: Duration = Duration::from_mins(1);
+/// Of one round.
+const DEADLINE: Duration = Duration::from_mins(10);
 /// Expired idempotency keys deleted in one round.
 const SWEEP: i64 = 50_000;
 /// Most such statements in one round: more than can be accepted in the time between two.
@@ -31,7 +34,7 @@ pub struct Maintenance {
 impl Maintenance {
     pub async fn run(self, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
         loop {
-            if let Err(error) = self.round(Utc::now()).await {
+            if let Err(error) = within(DEADLINE, self.round(Utc::now())).await {
                 warn!(%error, "maintenance of the event store failed: trying again in a minute");
             }
             let pause = EVERY + Duration::from_millis(rand::rng().random_range(0..15_000));
@@ -51,14 +54,16 @@ impl Maintenance {
                 .fetch_one(&mut *lock)
                 .await?;
         if mine {
-            sqlx::query("SET LOCAL idle_in_transaction_session_timeout = '2min'").execute(&mut *lock).await?;
-            let mut tx = self.brief().await?;
-            let made = partitions::make_ahead(&mut tx, now).await?;
-            tx.commit().await?;
+            let longer = (DEADLINE + EVERY).as_millis().to_string();
+            sqlx::query("SELECT set_config('idle_in_transaction_session_timeout', $1, true)")
+                .bind(longer)
+                .execute(&mut *lock)
+                .await?;
+            let mut connection = self.pool.acquire().await?;
+            let made = partitions::make_ahead(&mut connection, now).await?;
             if made > 0 {
                 info!(made, "made {made} partition(s) of the event store ahead");
             }
-            let mut connection = self.pool.acquire().await?;
             for _ in 0..SWEEPS {
                 if sweep_idempotency(&mut connection).await? < SWEEP {
                     break;
@@ -116,7 +121,9 @@ async fn is_read(connection: &mut PgConnection, partition: &str) -> Result<bool,
     // Safe: the name was parsed as a date and comes from the catalogue.
     let sql = format!(
         "SELECT NOT EXISTS (SELECT FROM event_store_reader r
-           CROSS JOIN (SELECT shard, max(position) AS last FROM {partition} GROUP BY shard) p
+           CROSS JOIN LATERAL (SELECT s.shard, (SELECT e.position FROM {partition} e WHERE e.shard = s.shard
+                                                ORDER BY e.position DESC LIMIT 1) AS last
+                                 FROM generate_series(0, {SHARDS} - 1) AS s (shard)) p
           WHERE r.positions[p.shard + 1] < p.last)"
     );
     sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await
@@ -133,7 +140,7 @@ async fn sweep_idempotency(connection: &mut PgConnection) -> Result<i64, sqlx::E
     Ok(i64::try_from(done.rows_affected()).unwrap_or(SWEEP))
 }
 
-/// Backlog of the outbox, by the planner's own statistics where it is large.
+/// Backlog of the outbox; rows beyond 100 000 are not counted.
 async fn measure(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let (rows, oldest): (i64, Option<f64>) = sqlx::query_as(
         "SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) o),
@@ -144,20 +151,6 @@ async fn measure(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     #[expect(clippy::cast_precision_loss, reason = "at most 100 000")]
     gauge!("cornjacket_outbox_rows").set(rows as f64);
     gauge!("cornjacket_outbox_oldest_seconds").set(oldest.unwrap_or(0.0));
-    Ok(())
-}
-
-/// Registers how far a reader has come, so that nothing unread is dropped.
-pub async fn report_reader(pool: &PgPool, reader: &str, positions: &[i64]) -> Result<(), sqlx::Error> {
-    debug_assert_eq!(positions.len(), SHARDS);
-    sqlx::query(
-        "INSERT INTO event_store_reader (reader, positions) VALUES ($1, $2)
-         ON CONFLICT (reader) DO UPDATE SET positions = EXCLUDED.positions, updated_at = now()",
-    )
-    .bind(reader)
-    .bind(positions)
-    .execute(pool)
-    .await?;
     Ok(())
 }
 

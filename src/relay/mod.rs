@@ -20,10 +20,11 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::bus::kafka::KafkaSettings;
-use crate::bus::pace::Pace;
 use crate::bus::wake::{self, Wake};
+use crate::database;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::operate::Gate;
+use crate::pace::Pace;
 use crate::registry::Catalog;
 
 /// What a relay needs to run.
@@ -80,9 +81,10 @@ impl Relay {
     pub fn start(self, lifecycle: &Lifecycle) -> Result<(), crate::bus::BusError> {
         let stop = || lifecycle.token(Stage::Relay);
         let publish = Wake::default();
+        let busy = database::own(&self.pool, u32::try_from(self.settings.workers).unwrap_or(1) + 1);
         for number in 0..self.settings.workers {
             let appender = append::Appender {
-                pool: self.pool.clone(),
+                pool: busy.clone(),
                 keep_for_publishing: self.kafka.is_some(),
                 pace: Pace::new(self.settings.batch),
                 poll: self.settings.poll,

@@ -1,7 +1,7 @@
 //! Partitions of the event store: one a day, on the UUID v7 key, made ahead and dropped after retention.
 
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::store;
@@ -43,11 +43,19 @@ pub async fn make(connection: &mut PgConnection, days: &[NaiveDate]) -> Result<u
             first_id(*day),
             first_id(next)
         );
+        let mut tx = connection.begin().await?;
+        // Whoever comes after it would wait too.
+        sqlx::query("SET LOCAL lock_timeout = '2s'").execute(&mut *tx).await?;
         // Safe: made of a date only.
-        match sqlx::query(AssertSqlSafe(sql)).execute(&mut *connection).await {
-            Ok(_) => made += 1,
+        match sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await {
+            Ok(_) => {
+                tx.commit().await?;
+                made += 1;
+            }
             // Another process was faster.
-            Err(sqlx::Error::Database(e)) if matches!(e.code().as_deref(), Some("42P07" | "23505" | "42710")) => {}
+            Err(sqlx::Error::Database(e)) if matches!(e.code().as_deref(), Some("42P07" | "23505" | "42710")) => {
+                tx.rollback().await?;
+            }
             Err(e) => return Err(e),
         }
     }

@@ -51,6 +51,8 @@ async fn walk(connection: &mut PgConnection, shard: Shard, claim: Claim) -> Resu
         let Some(outbox_id) = store::oldest(connection, shard).await? else { break };
         match attempt(connection, Claim { per_shard: 1, sweep: true, ..claim }).await? {
             Ok(moved) => total.stored += moved.iter().map(|m| m.stored).sum::<i64>(),
+            // An older row has come to light meanwhile, and it may be that one.
+            Err(_) if store::oldest(connection, shard).await? != Some(outbox_id) => {}
             Err(e) => {
                 warn!(%outbox_id, error = %e, "event cannot be stored: it goes to the dead letters");
                 counter!("cornjacket_relay_dead_letters_total", "cause" => "refused_by_store").increment(1);

@@ -78,7 +78,8 @@ WITH claimed AS MATERIALIZED (
 ), picked AS MATERIALIZED (
   SELECT c.position AS base, o.* FROM claimed c CROSS JOIN LATERAL (
     SELECT n.*, sum(n.size) OVER (ORDER BY n.seq ROWS UNBOUNDED PRECEDING) - n.size AS before FROM (
-      SELECT o.ctid AS place, o.outbox_id, o.shard, o.seq, pg_column_size(o.event_payload) AS size FROM outbox o
+      SELECT o.ctid AS place, o.outbox_id, o.shard, o.seq, o.created_at, pg_column_size(o.event_payload) AS size
+        FROM outbox o
        WHERE o.shard = c.shard AND o.position IS NULL AND o.seq >= CASE WHEN $3 THEN 0 ELSE c.low_water END
        ORDER BY o.seq LIMIT $2) n) o
    WHERE o.before < $4
@@ -100,14 +101,14 @@ WITH claimed AS MATERIALIZED (
     FROM placed f ORDER BY f.shard, f.position
 ), per_shard AS MATERIALIZED (
   SELECT shard, count(*) AS taken, count(*) FILTER (WHERE NOT known) AS stored, max(seq) AS seq,
-         sum(size)::bigint AS bytes
+         sum(size)::bigint AS bytes, min(created_at) AS oldest
     FROM looked GROUP BY shard
 ), counted AS (
   UPDATE outbox_shard s SET position = s.position + p.stored, low_water = greatest(s.low_water, p.seq - 20000)
     FROM per_shard p WHERE s.shard = p.shard
 )
 SELECT c.shard, coalesce(p.taken, 0) AS found, coalesce(p.taken, 0) AS taken, coalesce(p.stored, 0) AS stored,
-       coalesce(p.bytes, 0) AS bytes, NULL::float8 AS oldest_seconds
+       coalesce(p.bytes, 0) AS bytes, extract(epoch FROM clock_timestamp() - p.oldest)::float8 AS oldest_seconds
   FROM claimed c LEFT JOIN per_shard p ON p.shard = c.shard";
 
 /// Locks shards, so that statements after it in the same transaction see all that other relays have done to them.
@@ -187,61 +188,4 @@ pub async fn days_waiting(connection: &mut PgConnection) -> Result<Vec<chrono::N
     )
     .fetch_all(connection)
     .await
-}
-
-/// A stored event that waits to be published.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub struct Positioned {
-    pub outbox_id: Uuid,
-    pub shard: Shard,
-    pub position: i64,
-    pub event_type: String,
-    pub aggregate_id: String,
-    pub traceparent: Option<String>,
-    /// The envelope as JSON text.
-    pub envelope: String,
-}
-
-/// Takes the right to publish shards, until the transaction ends. Advisory, so that it is not the lock of appending.
-pub async fn lock_publishing(connection: &mut PgConnection, shards: ShardSet) -> Result<ShardSet, sqlx::Error> {
-    let mine: Vec<Shard> = sqlx::query_scalar(
-        "SELECT s FROM unnest($1::smallint[]) AS s WHERE pg_try_advisory_xact_lock(1667891202, s::int)",
-    )
-    .bind(shards.to_vec())
-    .fetch_all(connection)
-    .await?;
-    Ok(mine.into_iter().collect())
-}
-
-/// The rows to be published next: above the floors, by shard and position.
-pub async fn positioned(
-    connection: &mut PgConnection,
-    shards: ShardSet,
-    floors: &[i64],
-    per_shard: i64,
-) -> Result<Vec<Positioned>, sqlx::Error> {
-    let floors: Vec<i64> = shards
-        .iter()
-        .map(|shard| usize::try_from(shard).ok().and_then(|at| floors.get(at)).copied().unwrap_or(0))
-        .collect();
-    sqlx::query_as(
-        "SELECT o.outbox_id, o.shard, o.position, o.event_payload->>'event_type' AS event_type,
-                o.event_payload->>'aggregate_id' AS aggregate_id,
-                o.event_payload->'metadata'->>'traceparent' AS traceparent, o.event_payload::text AS envelope
-           FROM unnest($1::smallint[], $2::bigint[]) AS c (shard, floor)
-          CROSS JOIN LATERAL (SELECT * FROM outbox o WHERE o.shard = c.shard AND o.position > c.floor
-                               ORDER BY o.position LIMIT $3) o
-          ORDER BY o.shard, o.position",
-    )
-    .bind(shards.to_vec())
-    .bind(floors)
-    .bind(per_shard)
-    .fetch_all(connection)
-    .await
-}
-
-/// Deletes rows whose publication was confirmed.
-pub async fn published(connection: &mut PgConnection, ids: &[Uuid]) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM outbox WHERE outbox_id = ANY($1)").bind(ids).execute(connection).await?;
-    Ok(())
 }

@@ -3,8 +3,8 @@
 use chrono::Utc;
 use cornjacket::bus::Wanted;
 use cornjacket::bus::embedded::store as event_store;
-use cornjacket::bus::pace::MAX_BATCH_BYTES;
 use cornjacket::event::ShardSet;
+use cornjacket::pace::MAX_BATCH_BYTES;
 use cornjacket::relay::partitions;
 use cornjacket::relay::store::{Claim, claim};
 use rand::RngExt;

@@ -67,7 +67,15 @@ async fn a_projection_is_ready_only_when_handler_and_query_run_it_and_an_error_i
     world.until_ready_is("Projection", "state", "False", "NoInstances").await;
 
     let (query, query_lifecycle) = world.data_plane(&[Role::Query]);
-    world.until_ready_is("Projection", "state", "True", "Available").await;
+    eventually(SOON, || async {
+        let (_, reason, message) = world.condition("Projection", "state", "Ready").await.ok_or("no status")?;
+        if message == "no instance of handle is alive: start one" {
+            Ok(())
+        } else {
+            Err(format!("{reason}: {message}"))
+        }
+    })
+    .await;
 
     let (handler, _lifecycle) = world.data_plane(&[Role::Handle]);
     let message = world.until_ready_is("Projection", "state", "False", "AwaitingInstances").await;
@@ -82,12 +90,12 @@ async fn a_projection_is_ready_only_when_handler_and_query_run_it_and_an_error_i
 
     handler.acks.report(&projection_key(), &hash, Ok(()));
     let message = world.until_ready_is("Projection", "state", "True", "Available").await;
-    assert_eq!(message, "generation 1 runs on 2 of 2 instances");
+    assert_eq!(message, "generation 1 runs in 1 of 1 handle, 1 of 1 query");
 
     leave(query_lifecycle).await;
     eventually(SOON, || async {
         let (_, _, message) = world.condition("Projection", "state", "Ready").await.ok_or("no status")?;
-        if message == "generation 1 runs on 1 of 1 instances" { Ok(()) } else { Err(message) }
+        if message == "no instance of query is alive: start one" { Ok(()) } else { Err(message) }
     })
     .await;
     drop(query);
@@ -174,7 +182,8 @@ async fn missing_topics_are_made_and_a_broker_that_is_away_holds_up_topics_only(
     let (stop, _) = world.controllers(Some(brokers));
     let message = world.until_ready_is("Topic", "other", "False", "ConfigRejected").await;
     assert!(message.contains("replicationFactor"), "{message}");
-    world.until_ready_is("Topic", "all", "True", "Available").await;
+    let message = world.until_ready_is("Topic", "all", "False", "UnsupportedByBroker").await;
+    assert!(message.contains("kafka-reassign-partitions"), "{message}");
     let drifted = world.condition("Topic", "all", "Drifted").await.unwrap();
     assert_eq!((drifted.0.as_str(), drifted.1.as_str()), ("True", "DriftDetected"));
     stop.cancel();
@@ -190,7 +199,7 @@ async fn get_prints_what_runs_and_why_not() {
     let (_registry, _lifecycle) = world.data_plane(&[Role::Relay]);
     let (stop, _) = world.controllers(None);
     world.until_ready_is("Topic", "all", "True", "Available").await;
-    world.until_ready_is("WebhookAction", "hook", "False", "NotServed").await;
+    world.until_ready_is("WebhookAction", "hook", "False", "NoInstances").await;
 
     let get = |arguments: &'static [&'static str]| {
         let launch = Launch::new("get", 0, arguments).env("EVENTHANDLER_DATABASE_URL", &database.url);
@@ -198,7 +207,7 @@ async fn get_prints_what_runs_and_why_not() {
     };
     let table = String::from_utf8(get(&["get"]).await.unwrap().stdout).unwrap();
     assert!(
-        table.contains("topic/all") && table.contains("webhookaction/hook") && table.contains("NotServed"),
+        table.contains("topic/all") && table.contains("webhookaction/hook") && table.contains("NoInstances"),
         "{table}"
     );
     let json = get(&["get", "tp", "all", "-o", "json"]).await.unwrap().stdout;

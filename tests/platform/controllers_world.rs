@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controllers::{Config, State};
+use controllers::{Config, Platform, Source, State};
 use cornjacket::database::{self, Service};
 use cornjacket::lifecycle::Lifecycle;
 use cornjacket::operate::Readiness;
 use cornjacket::registry::{self, Catalog, Registry, Role};
+use crds::secret::PlatformKey;
 use secrecy::SecretString;
 use serde_json::Value;
 use sqlx::PgPool;
@@ -21,6 +22,14 @@ use crate::harness::{Database, eventually, fresh_database};
 
 /// Changes are picked up within a second or two; a loaded machine gets more.
 pub const SOON: Duration = Duration::from_secs(15);
+
+/// The platform's key, the same for every start.
+pub fn key() -> PlatformKey {
+    PlatformKey::new(&[42; 32])
+}
+
+/// How often the broker is looked at.
+pub const DRIFT: Duration = Duration::from_secs(1);
 
 pub struct World {
     pub url: SecretString,
@@ -51,14 +60,17 @@ impl World {
     /// Starts controllers. They stop when the token is cancelled.
     pub fn controllers(&self, kafka: Option<BTreeMap<String, String>>) -> (CancellationToken, watch::Receiver<State>) {
         let options = database::options(&self.url, "test").unwrap();
-        let config = Config {
-            directory: self.resources.path().to_owned(),
+        let platform = Platform {
             namespace: "default".to_owned(),
             home: options.clone(),
             // The same database by another URL counts once.
             others: vec![options.application_name("again")],
             kafka,
+            drift: DRIFT,
+            secrets_key: Some(Arc::new(key())),
+            handler_selector: None,
         };
+        let config = Config { source: Source::Directory(self.resources.path().to_owned()), platform };
         let (report, state) = watch::channel(State::Starting);
         let stop = CancellationToken::new();
         tokio::spawn(controllers::run(config, report, stop.clone()));

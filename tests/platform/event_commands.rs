@@ -120,6 +120,8 @@ async fn one_event_comes_from_arguments_and_many_from_an_array_and_a_tail_follow
         tail.log().contains("  meter.read  m1  {\"n\":1.5}")
     })
     .await;
+    let refused = services.send(&["--type", "meter.read", "--aggregate", ""], "").await;
+    assert!(text(&refused.stderr).starts_with("refused: aggregate_id: "), "{}", text(&refused.stderr));
     let array = format!(
         "[{},\n {},\n{{\"event_type\": \"other\",\n \"aggregate_id\": \"o\", \"payload\": {{}}}}]",
         event(1),

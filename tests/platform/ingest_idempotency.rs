@@ -8,9 +8,9 @@ use cornjacket::ingest::Settings;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use crate::harness::{eventually, fresh_database};
+use crate::harness::{eventually, fresh_database, in_front_of};
 use crate::ingest_world::{World, read, reading};
 
 async fn post(world: &World, key: &str, event: &Value) -> (u16, Value) {
@@ -76,35 +76,42 @@ async fn a_batch_with_a_key_is_stored_once_and_an_all_or_nothing_one_not_in_part
 
 /// A way to the database that can lose the answer to what was just committed, with the connection.
 struct LossyProxy {
-    address: String,
     lose_next: Arc<AtomicBool>,
+    /// Answers to other statements pass: what is lost is the first with one of these in it.
+    after: &'static [&'static [u8]],
 }
 
+/// The server answers an insert after its commit: `INSERT 0 1` and ready for the next statement.
+const INSERTED: &[&[u8]] = &[b"INSERT 0", b"SELECT 1"];
+const COMMITTED: &[&[u8]] = &[b"COMMIT\0"];
+
 impl LossyProxy {
-    async fn before(target: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+    /// A world whose database is behind it.
+    async fn world(after: &'static [&'static [u8]]) -> (World, Self) {
+        let database = fresh_database().await;
         let lose_next = Arc::new(AtomicBool::new(false));
         let lose = Arc::clone(&lose_next);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let server = TcpStream::connect(&target).await.unwrap();
-                tokio::spawn(relay(client, server, Arc::clone(&lose)));
-            }
-        });
-        Self { address, lose_next }
+        let url = in_front_of(&database, move |client, server| relay(client, server, Arc::clone(&lose), after)).await;
+        (World::start_on(&database, &url, Settings::default()).await, Self { lose_next, after })
+    }
+
+    fn lose_next(&self) {
+        self.lose_next.store(true, Ordering::SeqCst);
+    }
+
+    fn assert_lost(&self) {
+        assert!(!self.lose_next.load(Ordering::SeqCst), "no answer with one of {:?} was lost", self.after);
     }
 }
 
-async fn relay(client: TcpStream, server: TcpStream, lose: Arc<AtomicBool>) {
+async fn relay(client: TcpStream, server: TcpStream, lose: Arc<AtomicBool>, after: &'static [&'static [u8]]) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let up = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
     let mut answer = vec![0_u8; 64 << 10];
     while let Ok(length @ 1..) = from_server.read(&mut answer).await {
-        // The server answers an insert after its commit: `INSERT 0 1` and ready for the next statement.
-        let inserted = answer[..length].windows(8).any(|w| w == b"INSERT 0" || w == b"SELECT 1");
-        if inserted && lose.swap(false, Ordering::SeqCst) {
+        let said = |tag: &&[u8]| answer[..length].windows(tag.len()).any(|w| w == *tag);
+        if after.iter().any(said) && lose.swap(false, Ordering::SeqCst) {
             break;
         }
         if to_client.write_all(&answer[..length]).await.is_err() {
@@ -116,12 +123,7 @@ async fn relay(client: TcpStream, server: TcpStream, lose: Arc<AtomicBool>) {
 
 #[tokio::test]
 async fn a_lost_answer_to_a_commit_neither_loses_nor_repeats_the_event() {
-    let database = fresh_database().await;
-    let (host, rest) = database.url.split_once('@').unwrap();
-    let (target, name) = rest.split_once('/').unwrap();
-    let proxy = LossyProxy::before(target.to_owned()).await;
-    let url = format!("{host}@{}/{name}", proxy.address);
-    let world = World::start_on(&database, &url, Settings::default()).await;
+    let (world, proxy) = LossyProxy::world(INSERTED).await;
     for key in [None, Some("k")] {
         // The statement is prepared first, so that the answer lost is that of its run.
         world.post(&reading("a", 0)).await;
@@ -129,14 +131,14 @@ async fn a_lost_answer_to_a_commit_neither_loses_nor_repeats_the_event() {
             post(&world, &format!("{key}-before"), &reading("a", 0)).await;
         }
         let before = world.outbox_rows().await;
-        proxy.lose_next.store(true, Ordering::SeqCst);
+        proxy.lose_next();
         let mut request = world.post_to("/api/v1/events").json(&reading("a", 1));
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
         let (status, body) = read(request).await;
         assert_eq!(status, 202, "{body}");
-        assert!(!proxy.lose_next.load(Ordering::SeqCst), "an answer was lost");
+        proxy.assert_lost();
         assert_eq!(world.outbox_rows().await, before + 1);
         let stored: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM outbox WHERE outbox_id = $1::text::uuid)")
             .bind(body["event_id"].as_str())
@@ -145,6 +147,60 @@ async fn a_lost_answer_to_a_commit_neither_loses_nor_repeats_the_event() {
             .unwrap();
         assert!(stored, "{body}");
     }
+}
+
+/// An all-or-nothing batch with keys is a transaction of several statements, one without is a single statement.
+async fn an_all_or_nothing_batch_survives_a_lost_answer(after: &'static [&'static [u8]], key: Option<&str>) {
+    let (world, proxy) = LossyProxy::world(after).await;
+    let batch = |first: i64| (0..12).map(|i| reading(&format!("device-{i}"), first + i)).collect::<Vec<_>>();
+    let send = |events: Vec<Value>, key: Option<String>| {
+        let request = world.post_to("/api/v1/events/batch?atomic=true").json(&events);
+        read(match key {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        })
+    };
+    // The statements are prepared first, so that the answer lost is that of their run.
+    let (status, body) = send(batch(0), key.map(|key| format!("{key}-before"))).await;
+    assert_eq!(status, 202, "{body}");
+    proxy.lose_next();
+    let (status, body) = send(batch(100), key.map(str::to_owned)).await;
+    proxy.assert_lost();
+    assert_eq!((status, &body["accepted"]), (202, &json!(12)), "{body}");
+    let mut told: Vec<&str> =
+        body["results"].as_array().unwrap().iter().map(|r| r["event_id"].as_str().unwrap()).collect();
+    told.sort_unstable();
+    let stored: Vec<String> = sqlx::query_scalar(
+        "SELECT outbox_id::text FROM outbox WHERE (event_payload #>> '{payload,value}')::int >= 100 ORDER BY 1",
+    )
+    .fetch_all(&world.pool)
+    .await
+    .unwrap();
+    assert_eq!(stored, told, "each once, under the id that was answered");
+    if let Some(key) = key {
+        assert_eq!(
+            send(batch(100), Some(key.to_owned())).await,
+            (status, body.clone()),
+            "asked again, answered as before"
+        );
+        assert_eq!((world.outbox_rows().await, world.keys().await), (24, 24));
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_neither_loses_nor_repeats_an_all_or_nothing_batch() {
+    an_all_or_nothing_batch_survives_a_lost_answer(INSERTED, None).await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_neither_loses_nor_repeats_an_all_or_nothing_batch_with_a_key() {
+    an_all_or_nothing_batch_survives_a_lost_answer(COMMITTED, Some("k")).await;
+}
+
+/// Lost before the commit: nothing is stored yet, and all is written again.
+#[tokio::test]
+async fn a_connection_lost_within_an_all_or_nothing_batch_with_a_key_stores_it_once() {
+    an_all_or_nothing_batch_survives_a_lost_answer(INSERTED, Some("k")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

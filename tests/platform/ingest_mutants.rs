@@ -6,7 +6,7 @@ mod judge;
 
 use std::path::Path;
 
-use judge::judge;
+use judge::{WAYS, judge};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -83,10 +83,10 @@ fn mutate(rng: &mut StdRng, text: &mut Vec<u8>, other: &[u8]) {
 fn mutants_of_good_bodies_never_panic_and_what_is_accepted_can_be_read() {
     let seeds = seeds();
     for seed in &seeds {
-        assert!(judge(seed) > 0, "a good body is refused: {}", String::from_utf8_lossy(seed));
+        assert!(sum(&judge(seed)) > 0, "a good body is refused: {}", String::from_utf8_lossy(seed));
     }
     let mut rng = StdRng::seed_from_u64(4711);
-    let mut accepted = 0;
+    let (mut accepted, mut by_way) = (0, [0; WAYS.len()]);
     for _ in 0..MUTANTS {
         let mut mutant = seeds[rng.random_range(0..seeds.len())].clone();
         for _ in 0..rng.random_range(1..=MUTATIONS) {
@@ -94,8 +94,20 @@ fn mutants_of_good_bodies_never_panic_and_what_is_accepted_can_be_read() {
             mutate(&mut rng, &mut mutant, other);
         }
         let judged = std::panic::catch_unwind(|| judge(&mutant));
-        accepted += usize::from(judged.unwrap_or_else(|_| panic!("of: {:?}", String::from_utf8_lossy(&mutant))) > 0);
+        let judged = judged.unwrap_or_else(|_| panic!("of: {:?}", String::from_utf8_lossy(&mutant)));
+        accepted += usize::from(sum(&judged) > 0);
+        by_way.iter_mut().zip(judged).for_each(|(of_way, events)| *of_way += usize::from(events > 0));
     }
     let share = accepted * 100 / MUTANTS;
     assert!((5..95).contains(&share), "{share} % of the mutants were accepted: the mutations are lopsided");
+    for (way, accepted) in WAYS.iter().zip(by_way) {
+        assert!(
+            (MUTANTS / 200..MUTANTS).contains(&accepted),
+            "{accepted} mutants were accepted as {way}: it is hardly tried"
+        );
+    }
+}
+
+fn sum(events: &[usize]) -> usize {
+    events.iter().sum()
 }

@@ -9,7 +9,7 @@ use cornjacket::lifecycle::Lifecycle;
 use cornjacket::operate::Readiness;
 use cornjacket::outbox::{self, Entry, OnCommit, Outbox, RefusedBy};
 use futures::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::harness::{OwnPostgres, eventually, fresh_database};
@@ -126,6 +126,64 @@ async fn a_full_queue_is_said_at_once_and_what_waits_is_stored() {
     }
     assert_eq!(world.outbox_rows().await, 10);
     assert_eq!(world.post(&reading("a", 1)).await.0, 202, "the room was given back");
+}
+
+/// A batch, its first event broken: the status, `Retry-After`, the codes of the items, and the body.
+async fn send_batch(world: &World, path: &str, events: usize, broken: bool) -> (u16, String, Vec<u64>, Value) {
+    let mut batch: Vec<Value> = (0..events).map(|i| reading(&format!("d{i}"), 1)).collect();
+    if broken {
+        batch[0]["payload"]["value"] = json!("no number");
+    }
+    let response = world.post_to(path).json(&batch).send().await.unwrap();
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let pause = headers.get("retry-after").map_or("", |value| value.to_str().unwrap()).to_owned();
+    let body: Value = response.json().await.unwrap();
+    let codes = body["results"].as_array().unwrap().iter().map(|item| item["code"].as_u64().unwrap()).collect();
+    (status, pause, codes, body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_the_queue_has_no_room_for_is_429_as_a_whole_and_per_item() {
+    let mut settings = Settings::default();
+    settings.outbox.queue_events = 10;
+    let world = World::start(settings).await;
+    for path in ["/api/v1/events/batch", "/api/v1/events/batch?atomic=true"] {
+        let (status, pause, codes, body) = send_batch(&world, path, 11, false).await;
+        assert_eq!((status, pause.as_str(), codes), (429, "1", vec![429; 11]), "{path}: {body}");
+        assert_eq!(
+            (&body["accepted"], &body["type"]),
+            (&json!(0), &json!("urn:cornjacket:problem:queue-full")),
+            "{body}"
+        );
+        assert!(body["results"][10]["error"].as_str().unwrap().contains("waiting"), "{body}");
+    }
+    // What is broken is so in a full queue as well; the others may be taken later.
+    let (status, pause, codes, body) = send_batch(&world, "/api/v1/events/batch", 12, true).await;
+    assert_eq!((status, pause.as_str(), codes[0], &codes[1..]), (400, "1", 400, &[429; 11][..]), "{body}");
+    assert_eq!(world.outbox_rows().await, 0);
+    let (status, pause, _, body) = send_batch(&world, "/api/v1/events/batch", 10, true).await;
+    assert_eq!((status, pause.as_str(), &body["accepted"]), (207, "", &json!(9)), "the room was given back: {body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_is_away_a_batch_is_503_as_a_whole_and_per_item_and_afterwards_202() {
+    let mut postgres = tokio::task::block_in_place(|| OwnPostgres::start_new("ingest-batch-away"));
+    let database = postgres.fresh_database().await;
+    let world = World::start_on(&database, &database.url, Settings::default()).await;
+    tokio::task::block_in_place(|| postgres.crash());
+    for path in ["/api/v1/events/batch", "/api/v1/events/batch?atomic=true"] {
+        let (status, pause, codes, body) = send_batch(&world, path, 5, false).await;
+        assert_eq!((status, pause.as_str(), codes), (503, "2", vec![503; 5]), "{path}: {body}");
+        assert_eq!(body["type"], "urn:cornjacket:problem:unavailable", "{body}");
+    }
+    let (_, pause, codes, body) = send_batch(&world, "/api/v1/events/batch", 3, true).await;
+    assert_eq!((pause.as_str(), codes), ("2", vec![400, 503, 503]), "{body}");
+    tokio::task::block_in_place(|| postgres.start());
+    world.until_ready().await;
+    let (status, pause, codes, body) = send_batch(&world, "/api/v1/events/batch?atomic=true", 5, false).await;
+    assert_eq!((status, pause.as_str(), codes), (202, "", vec![202; 5]), "{body}");
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&database.pool().await).await.unwrap();
+    assert_eq!(rows, 5, "what was refused is not stored");
 }
 
 #[tokio::test(flavor = "multi_thread")]

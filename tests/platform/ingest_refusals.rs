@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::harness::eventually;
 use crate::ingest_world::{World, read, reading};
 
 /// A bad request: header fields, body, and what its answer must say.
@@ -260,6 +261,28 @@ async fn a_body_that_does_not_come_is_answered_in_time() {
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 408");
     assert_eq!(world.outbox_rows().await, 0);
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_together_and_room_comes_back() {
+    let limits = Limits { bodies_bytes: 100_000, event_bytes: 90_000, batch_bytes: 100_000, ..Limits::default() };
+    let world = World::start(Settings { limits, ..Settings::default() }).await;
+    let mut slow = TcpStream::connect(world.address()).await.unwrap();
+    let head =
+        "POST /api/v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 80000\r\n\r\n";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    slow.write_all(&vec![b' '; 70_000]).await.unwrap();
+    let text = payload(&format!("\"{}\"", "x".repeat(50_000)));
+    let post = || world.post_to("/api/v1/events").header("content-type", "application/json").body(text.clone());
+    eventually(Duration::from_secs(10), || async {
+        let response = post().send().await.unwrap();
+        response.status() == 429 && response.headers()["retry-after"] == "1"
+    })
+    .await;
+    let stored = world.outbox_rows().await;
+    drop(slow);
+    eventually(Duration::from_secs(10), || async { read(post()).await.0 == 202 }).await;
+    assert_eq!(world.outbox_rows().await, stored + 1);
 }
 
 #[tokio::test]

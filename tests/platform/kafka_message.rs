@@ -34,7 +34,7 @@ fn consumer(brokers: &str, topic: &str) -> BaseConsumer {
 }
 
 /// The next `count` messages.
-async fn messages(brokers: String, topic: String, count: usize) -> Vec<OwnedMessage> {
+pub async fn messages(brokers: String, topic: String, count: usize) -> Vec<OwnedMessage> {
     let consumer = consumer(&brokers, &topic);
     let mut taken = Vec::new();
     eventually(SOON, || {
@@ -49,7 +49,7 @@ async fn messages(brokers: String, topic: String, count: usize) -> Vec<OwnedMess
     taken
 }
 
-fn headers(message: &OwnedMessage) -> BTreeMap<String, String> {
+pub fn headers(message: &OwnedMessage) -> BTreeMap<String, String> {
     let headers = message.headers().expect("headers").iter();
     headers
         .map(|header| {

@@ -1,4 +1,4 @@
-//! Around the rows of projections: history that retention took, and indexes on fields of the state.
+//! Around the rows of projections: history that retention took, and indexes on fields of the state as queries meet them.
 
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -7,21 +7,26 @@ use crate::harness::{Bus, Launch, Process, eventually, http, shared_kafka};
 use crate::projections::{COUNT, SOON, World, projection};
 
 impl World {
+    /// The status document of a projection; null before there is one.
+    pub async fn status(&self, name: &str) -> Value {
+        sqlx::query_scalar("SELECT status FROM resource_status WHERE kind = 'Projection' AND name = $1")
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await
+            .expect("an answer")
+            .unwrap_or_default()
+    }
+
     /// Status, reason and message of a condition of a projection.
     async fn condition(&self, name: &str, condition: &str) -> Option<(String, String, String)> {
-        let status: Value =
-            sqlx::query_scalar("SELECT status FROM resource_status WHERE kind = 'Projection' AND name = $1")
-                .bind(name)
-                .fetch_optional(&self.pool)
-                .await
-                .expect("an answer")?;
+        let status = self.status(name).await;
         let found = status["conditions"].as_array()?.iter().find(|c| c["type"] == condition)?.clone();
         let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
         Some((text("status"), text("reason"), text("message")))
     }
 
     /// Waits for a condition; gives its message.
-    async fn until_condition(&self, name: &str, condition: &str, status: &str, reason: &str) -> String {
+    pub async fn until_condition(&self, name: &str, condition: &str, status: &str, reason: &str) -> String {
         eventually(SOON, || async {
             let is = self.condition(name, condition).await.ok_or("no such condition")?;
             if (is.0.as_str(), is.1.as_str()) == (status, reason) { Ok(is.2) } else { Err(format!("{is:?}")) }
@@ -30,7 +35,7 @@ impl World {
     }
 
     /// What retention does, ahead of time: everything stored until now goes.
-    async fn forget_events(&self) {
+    pub async fn forget_events(&self) {
         let partitions: Vec<String> = sqlx::query_scalar(
             "SELECT DISTINCT tableoid::regclass::text FROM event_store WHERE tableoid <> 'event_store'::regclass",
         )
@@ -43,25 +48,43 @@ impl World {
         }
     }
 
+    /// Hash of the plan that a projection waits for, if it waits.
+    pub async fn plan_hash(&self, name: &str) -> Option<String> {
+        self.status(name).await["planHash"].as_str().map(str::to_owned)
+    }
+
+    /// A manifest with the approval of what a projection waits for.
+    pub async fn approve(&self, name: &str, manifest: &str) -> String {
+        let hash = self.plan_hash(name).await.expect("a plan waits");
+        let annotated = format!("metadata: {{name: {name}, annotations: {{cornjacket.io/approve: \"{hash}\"}}}}");
+        let plain = format!("metadata: {{name: {name}}}");
+        assert!(manifest.contains(&plain), "{manifest}");
+        manifest.replace(&plain, &annotated)
+    }
+
     async fn get(&self, arguments: &[&str]) -> String {
         let launch = Launch::new("get", 0, arguments).env("EVENTHANDLER_DATABASE_URL", &self.platform.database().url);
         let output = Command::from(launch.command()).output().await.expect("it starts");
         String::from_utf8(output.stdout).expect("text")
     }
 
-    async fn number(&self, sql: &'static str) -> i64 {
+    pub async fn number(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.expect("a number")
     }
 }
 
 async fn rows_made_of_half_a_history_say_so(name: &str, bus: Bus) {
     let world = World::start(name, bus).await;
+    // Ready needs one of every role.
+    let _query = world.platform.query().ready().await;
     for value in 1..=3 {
         world.post("a", json!({"value": value})).await;
     }
     let whole = json!({"count": 3, "sum": 6, "last": 3, "ordered": true});
     world.until_state("sensor_history", "a", whole.clone()).await;
+    // Neither has anything left to read.
     world.until_status("sensor_history", "live").await;
+    world.until_status("sensor_state", "live").await;
     world.forget_events().await;
     world.post("a", json!({"value": 4})).await;
     world.until_state("sensor_state", "a", json!({"value": 4})).await;
@@ -88,7 +111,16 @@ async fn rows_made_of_half_a_history_say_so(name: &str, bus: Bus) {
     let changed = std::fs::read_to_string(world.platform.resources().join("sensors.yaml")).expect("our own file");
     let changed = changed.replace("    last: \"event.payload.value\"", "    last: \"event.payload.value + 0\"");
     world.declare("sensors.yaml", &changed);
+    // Rows of the whole history would become rows of the rest of it: somebody has to want that.
+    let message = world.until_condition("sensor-history", "ApprovalRequired", "True", "ApprovalRequired").await;
+    assert!(message.contains("[destructive] replace the rows served") && message.contains(&from), "{message}");
+    world.until_condition("sensor-history", "Ready", "False", "ApprovalRequired").await;
+    let served = json!({"count": 4, "sum": 10, "last": 4, "ordered": true});
+    world.until_state("sensor_history", "a", served).await;
+    let approved = world.approve("sensor-history", &changed).await;
+    world.declare("sensors.yaml", &approved);
     world.until_condition("sensor-history", "Ready", "True", "HistoryTruncated").await;
+    world.until_state("sensor_history", "a", json!({"count": 1, "sum": 4, "last": 4, "ordered": false})).await;
     assert!(world.handle_log().contains("HistoryTruncated"), "{}", world.handle_log());
 
     // The whole of what is stored now is there for the next.
@@ -105,10 +137,10 @@ async fn rows_made_of_half_a_history_say_so_on_kafka() {
     rows_made_of_half_a_history_say_so("truncated-kafka", Bus::Kafka(shared_kafka().await)).await;
 }
 
-const INDEXED: &str = "  source: {eventTypes: [sensor.reading]}\n  latest: {}\n  indexes: [{field: value}]\n";
-const BUILT: &str = "SELECT count(*) FROM pg_indexes WHERE indexname LIKE 'projections_state_%'";
+pub const INDEXED: &str = "  source: {eventTypes: [sensor.reading]}\n  latest: {}\n  indexes: [{field: value}]\n";
+pub const BUILT: &str = "SELECT count(*) FROM pg_indexes WHERE indexname LIKE 'projections_state_%'";
 
-async fn until_number(world: &World, sql: &'static str, wanted: i64) {
+pub async fn until_number(world: &World, sql: &'static str, wanted: i64) {
     eventually(SOON, || async {
         let is = world.number(sql).await;
         if is == wanted { Ok(()) } else { Err(format!("{sql}: {is}, not {wanted}")) }
@@ -171,8 +203,11 @@ async fn filters_find_the_same_rows_by_an_index_on_their_field() {
     }
 
     world.declare("indexed.yaml", &projection("indexed", INDEXED));
-    let message = world.until_condition("indexed", "MigrationsApplied", "True", "MigrationsApplied").await;
-    assert_eq!(message, "1 index(es) built");
+    eventually(SOON, || async {
+        let (status, _, message) = world.condition("indexed", "MigrationsApplied").await.ok_or("no condition")?;
+        if (status.as_str(), message.as_str()) == ("True", "1 index(es) built") { Ok(()) } else { Err(message) }
+    })
+    .await;
     world.until_condition("indexed", "Ready", "True", "Available").await;
     let mut with = Vec::new();
     for filters in FILTERS {
@@ -200,12 +235,23 @@ async fn filters_find_the_same_rows_by_an_index_on_their_field() {
 
     world.declare("indexed.yaml", &projection("indexed", &plain));
     until_number(&world, BUILT, 0).await;
-    until_number(&world, "SELECT count(*) FROM projection_index", 0).await;
+    let done = |step: &str| (step.to_owned(), "additive".to_owned(), "done".to_owned());
+    eventually(SOON, || async {
+        let steps: Vec<(String, String, String)> =
+            sqlx::query_as("SELECT split_part(step, ' ', 1), class, state FROM migration_ledger ORDER BY id")
+                .fetch_all(&world.pool)
+                .await
+                .map_err(|error| error.to_string())?;
+        if steps == [done("create"), done("analyze"), done("drop")] { Ok(()) } else { Err(format!("{steps:?}")) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_cannot_be_built_is_said_and_tried_again_while_events_flow() {
     let world = World::start("index-fails", Bus::Embedded).await;
+    // Ready needs one of every role.
+    let _query = world.platform.query().ready().await;
     // The name that the index is to have.
     let name: String = sqlx::query_scalar(
         "SELECT 'projections_state_' || left(encode(sha256(convert_to('indexed', 'UTF8') || '\\x00'::bytea || convert_to('value', 'UTF8')), 'hex'), 16)",

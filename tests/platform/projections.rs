@@ -15,13 +15,16 @@ pub struct World {
     pub platform: Platform,
     pub pool: PgPool,
     pub ingest: Process,
-    handle: Process,
+    pub handle: Process,
     _others: Vec<Process>,
 }
 
 impl World {
     pub async fn start(name: &str, bus: Bus) -> Self {
-        let platform = Platform::new(name, fresh_database().await, bus);
+        Self::on(Platform::new(name, fresh_database().await, bus)).await
+    }
+
+    pub async fn on(platform: Platform) -> Self {
         let controllers = platform.controllers().ready().await;
         let (ingest, relay, handle) =
             tokio::join!(platform.ingest().ready(), platform.relay("").ready(), platform.handle("").ready());
@@ -71,6 +74,24 @@ impl World {
             .fetch_optional(&self.pool)
             .await
             .expect("an answer")
+    }
+
+    /// Waits until a projection is served as it is registered (after a change: by another definition than `before`);
+    /// gives the hash of the definition.
+    pub async fn until_live(&self, projection: &str, before: Option<&str>) -> String {
+        eventually(SOON, || async {
+            let row: Option<(Option<String>, String, bool)> =
+                sqlx::query_as("SELECT live_hash, status, beside FROM projection_progress WHERE projection_type = $1")
+                    .bind(projection)
+                    .fetch_optional(&self.pool)
+                    .await
+                    .expect("an answer");
+            match row {
+                Some((Some(hash), status, false)) if status == "live" && before != Some(hash.as_str()) => Ok(hash),
+                other => Err(format!("{projection} is {other:?}")),
+            }
+        })
+        .await
     }
 
     pub async fn until_status(&self, projection: &str, wanted: &str) -> Option<String> {

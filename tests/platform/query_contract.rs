@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::harness::http::Answer;
 use crate::query_service::{Service, append, refusal, states};
 
 #[tokio::test]
@@ -32,8 +33,30 @@ async fn a_projection_has_exactly_the_fields_of_the_contract() {
     assert_eq!(none.headers()["content-type"], "application/problem+json");
     let missing = service.get("/api/v1/projections/sensor_state/device-002").await;
     assert_eq!(refusal(&missing), (404, "projection not found".to_owned()));
+    assert_eq!(missing.body["type"], "urn:cornjacket:problem:unknown-projection", "none is declared here");
     let empty = service.get("/api/v1/projections/no_such_type?limit=5&offset=10").await;
     assert_eq!(empty.body, json!({"projections": [], "total": 0, "limit": 5, "offset": 10}));
+}
+
+/// Both are `projection not found` to clients that know no more; what to do about it differs.
+#[tokio::test]
+async fn a_missing_row_and_an_unknown_projection_are_told_apart_with_the_way_out() {
+    let service = Service::start().await;
+    service.declare("sensor_state");
+    let missing = service.get("/api/v1/projections/sensor_state/device-002").await;
+    let unknown = service.get("/api/v1/projections/sensor_stat/device-002").await;
+    let detail = |answer: &Answer| answer.body["detail"].as_str().unwrap().to_owned();
+    for answer in [&missing, &unknown] {
+        assert_eq!(refusal(answer), (404, "projection not found".to_owned()));
+    }
+    assert!(detail(&missing).starts_with("sensor_state has no row 'device-002'"), "{}", missing.body);
+    assert!(detail(&missing).contains("after_event="), "{}", missing.body);
+    assert!(detail(&unknown).starts_with("no projection of the type 'sensor_stat' is declared"), "{}", unknown.body);
+    assert!(detail(&unknown).contains("GET /api/v1/projections"), "{}", unknown.body);
+    assert!(detail(&unknown).ends_with("did you mean sensor_state?"), "{}", unknown.body);
+    // Rows of a projection that is declared no longer are still served.
+    service.project("gone", "device-001", json!({})).await;
+    assert_eq!(service.get("/api/v1/projections/gone/device-001").await.status, 200);
 }
 
 #[tokio::test]

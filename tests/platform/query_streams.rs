@@ -67,6 +67,43 @@ async fn a_client_that_breaks_off_anywhere_gets_every_row_once() {
     assert_eq!((seen.len(), seen.iter().collect::<BTreeSet<_>>().len()), (1300, 1300));
 }
 
+#[tokio::test]
+async fn a_large_transaction_comes_in_pages_by_rows_and_by_bytes() {
+    let service = Service::start().await;
+    let mut open = service.stream(STREAM, None).await;
+    let begin = open.first_id().await;
+    write_many(&service, 1300).await;
+    // Random text does not shrink: these are more bytes than three pages may have.
+    let md5s = "SELECT string_agg(md5(n::text), '') FROM generate_series(1, 4000) n";
+    let heavy: String = sqlx::query_scalar(md5s).fetch_one(&service.pool).await.unwrap();
+    let mut transaction = service.pool.begin().await.unwrap();
+    for n in 1..=200 {
+        project(&mut transaction, "t", &format!("heavy{n}"), &json!({ "text": heavy })).await;
+    }
+    transaction.commit().await.unwrap();
+    service.project("t", "last", json!({})).await;
+    assert_eq!(keys_until_last(&mut open).await, 1500);
+    let mut by_log = service.stream(STREAM, Some(&begin)).await;
+    assert_eq!(keys_until_last(&mut by_log).await, 1500);
+    store::forget_changes(&mut service.pool.acquire().await.unwrap(), -1).await.unwrap();
+    let mut by_rows = service.stream(STREAM, Some(&begin)).await;
+    let mut keys = BTreeSet::new();
+    for _ in 0..1501 {
+        assert!(keys.insert(by_rows.row().await.0), "no row twice");
+    }
+}
+
+/// How many rows come before that of the key `last`, none of them twice.
+async fn keys_until_last(stream: &mut Stream) -> usize {
+    let mut keys = BTreeSet::new();
+    loop {
+        match stream.row().await.0 {
+            key if key == "last" => return keys.len(),
+            key => assert!(keys.insert(key), "no row twice"),
+        }
+    }
+}
+
 /// Writes rows k1, k2, … in one transaction, as the handler does.
 async fn write_many(service: &Service, count: usize) {
     let mut transaction = service.pool.begin().await.unwrap();
@@ -254,7 +291,7 @@ async fn a_notification_wakes_a_stream_before_it_polls() {
 
 #[tokio::test]
 async fn streams_are_bounded_and_end_at_once_when_the_service_stops() {
-    let service = Service::on(&fresh_database().await, Limits { streams: 2, waiters: 1 }).await;
+    let service = Service::on(&fresh_database().await, Limits { streams: 2, waiters: 1, ..Limits::default() }).await;
     let mut one: Stream = service.stream(STREAM, None).await;
     let two = service.stream("/api/v1/events/stream", None).await;
     let (status, error) = refusal(&service.get(STREAM).await);

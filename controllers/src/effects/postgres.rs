@@ -3,18 +3,26 @@
 //! Everything goes through one connection, a [`Seat`], that holds an advisory lock for as long as it lives. Whoever
 //! loses the connection loses the lock and can write no more: two controllers never write to one database.
 
+pub mod catalog;
+pub mod migrations;
+mod projections;
+mod registrations;
 mod rows;
+mod secrets;
+mod statuses;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crds::registration::{Compiled, ResourceKey};
+use crds::registration::SecretVersion;
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{Connection, PgConnection};
 
-use self::rows::{read_ack, read_identity, read_index, read_instance, read_progress, read_registered, read_status};
-use crate::plan::{Registered, Step};
-use crate::status::{Ack, Instance, Progress, StatusRow};
+pub use self::projections::Deletion;
+use self::rows::{read_ack, read_identity, read_instance};
+use crate::plan::Registrations;
+use crate::status::{Ack, Instance};
 
 /// Told by the data plane when something was acknowledged, or an instance left.
 pub const ACK_CHANNEL: &str = "cornjacket_ack";
@@ -30,6 +38,8 @@ pub enum DatabaseError {
     Statement { doing: &'static str, source: sqlx::Error },
     #[error("the database does not answer within {} s", .0.as_secs())]
     Silent(Duration),
+    #[error("the lock at the database was lost: another process may be active")]
+    SeatLost,
     #[error("the handler's database was not among those connected to")]
     NoHome,
 }
@@ -62,18 +72,29 @@ pub struct Identity {
     pub replica: bool,
 }
 
+/// Tells the session of one seat from all others, so that who works for it can see whether it is still there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Badge {
+    namespace: String,
+    pid: i32,
+    /// When the session began.
+    since: String,
+}
+
 /// The connection from which one process rules one database.
 pub struct Seat {
     connection: PgConnection,
     namespace: String,
     holds_lock: bool,
+    /// What is registered, as it was read last.
+    known: Arc<Registrations>,
 }
 
 impl Seat {
     /// Connects, without taking the lock yet.
     pub async fn connect(options: &PgConnectOptions, namespace: &str) -> Result<Self, DatabaseError> {
         let connection = PgConnection::connect_with(options).await.map_err(DatabaseError::Connect)?;
-        Ok(Self { connection, namespace: namespace.to_owned(), holds_lock: false })
+        Ok(Self { connection, namespace: namespace.to_owned(), holds_lock: false, known: Arc::default() })
     }
 
     /// Tells two URLs of one database from two databases.
@@ -100,44 +121,64 @@ impl Seat {
         Ok(self.holds_lock)
     }
 
-    /// Everything registered, with the tombstones: their generations go on.
-    pub async fn registered(&mut self) -> Result<BTreeMap<ResourceKey, Registered>, DatabaseError> {
-        let rows = sqlx::query(
-            "SELECT kind, name, generation, hash::text AS hash, spec, state = 'active' AS active
-             FROM registration WHERE namespace = $1",
+    /// For those who work for this seat on connections of their own.
+    pub async fn badge(&mut self) -> Result<Badge, DatabaseError> {
+        let (pid, since): (i32, String) = sqlx::query_as(
+            "SELECT pid, extract(epoch FROM backend_start)::text FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+        )
+        .fetch_one(&mut self.connection)
+        .await
+        .map_err(failed("ask which session this is"))?;
+        Ok(Badge { namespace: self.namespace.clone(), pid, since })
+    }
+
+    /// The values of Secrets that are there, sealed.
+    pub async fn stored_secrets(&mut self) -> Result<BTreeSet<SecretVersion>, DatabaseError> {
+        secrets::stored(&mut self.connection, &self.namespace).await
+    }
+
+    /// The Topics, by name of the resource, whose topic the platform made or took over.
+    pub async fn topic_claims(&mut self) -> Result<BTreeSet<String>, DatabaseError> {
+        let names: Vec<String> = sqlx::query_scalar(
+            "SELECT name FROM registration
+             WHERE namespace = $1 AND kind = 'Topic' AND state = 'active' AND topic_claimed",
         )
         .bind(&self.namespace)
         .fetch_all(&mut self.connection)
         .await
-        .map_err(failed("read registrations"))?;
-        let read = |row: &PgRow| read_registered(row, &self.namespace);
-        rows.iter()
-            .filter_map(|row| read(row).transpose())
-            .collect::<Result<_, _>>()
-            .map_err(failed("read registrations"))
+        .map_err(failed("read the claims of topics"))?;
+        Ok(names.into_iter().collect())
     }
 
-    /// Carries steps out in one transaction, and wakes the data plane.
-    pub async fn apply(&mut self, steps: &[Step]) -> Result<(), DatabaseError> {
-        if steps.iter().all(|step| matches!(step, Step::Keep { .. })) {
-            return Ok(());
-        }
-        let namespace = self.namespace.clone();
-        let mut transaction = self.connection.begin().await.map_err(failed("begin a transaction"))?;
-        for step in steps {
-            match step {
-                Step::Keep { .. } => {}
-                Step::Register { key, generation, hash, spec } => {
-                    register(&mut transaction, &namespace, key, *generation, hash, spec).await?;
-                }
-                Step::Remove { key } => remove(&mut transaction, &namespace, key).await?,
-            }
-        }
-        sqlx::query("SELECT pg_notify('cornjacket_registration', '')")
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("wake the data plane"))?;
-        transaction.commit().await.map_err(failed("commit registrations"))
+    /// Records that the topics of these resources are the platform's from now on.
+    pub async fn claim_topics(&mut self, names: &[String]) -> Result<(), DatabaseError> {
+        sqlx::query(
+            "UPDATE registration SET topic_claimed = true
+             WHERE namespace = $1 AND kind = 'Topic' AND state = 'active' AND name = ANY($2)",
+        )
+        .bind(&self.namespace)
+        .bind(names)
+        .execute(&mut self.connection)
+        .await
+        .map_err(failed("claim topics"))?;
+        Ok(())
+    }
+
+    /// Whether a topic is the platform's by this resource, which may be gone, and nobody else's.
+    pub async fn claims_topic(&mut self, name: &str, topic: &str) -> Result<bool, DatabaseError> {
+        let claimed: Option<bool> = sqlx::query_scalar(
+            "SELECT topic_claimed AND spec->>'topicName' = $3 AND NOT EXISTS (
+                 SELECT FROM registration other WHERE other.kind = 'Topic' AND other.state = 'active'
+                 AND other.spec->>'topicName' = $3 AND (other.namespace, other.name) <> ($1, $2))
+             FROM registration WHERE namespace = $1 AND kind = 'Topic' AND name = $2",
+        )
+        .bind(&self.namespace)
+        .bind(name)
+        .bind(topic)
+        .fetch_optional(&mut self.connection)
+        .await
+        .map_err(failed("read the claim of a topic"))?;
+        Ok(claimed.unwrap_or(false))
     }
 
     /// The instances that are live by this database's clock.
@@ -171,119 +212,4 @@ impl Seat {
             .collect::<Result<_, _>>()
             .map_err(failed("read acknowledgements"))
     }
-
-    /// How far the handler has come with each projection, where this is its database.
-    pub async fn progress(&mut self) -> Result<BTreeMap<String, Progress>, DatabaseError> {
-        let present: bool = sqlx::query_scalar("SELECT to_regclass('projection_progress') IS NOT NULL")
-            .fetch_one(&mut self.connection)
-            .await
-            .map_err(failed("look for projection progress"))?;
-        if !present {
-            return Ok(BTreeMap::new());
-        }
-        let rows = sqlx::query("SELECT projection_type, status, message, history_from FROM projection_progress")
-            .fetch_all(&mut self.connection)
-            .await
-            .map_err(failed("read projection progress"))?;
-        let mut progress: BTreeMap<String, Progress> =
-            rows.iter().map(read_progress).collect::<Result<_, _>>().map_err(failed("read projection progress"))?;
-        let rows = sqlx::query("SELECT projection_type, field, status, message FROM projection_index")
-            .fetch_all(&mut self.connection)
-            .await
-            .map_err(failed("read the indexes of projections"))?;
-        for row in &rows {
-            let (name, field, index) = read_index(row).map_err(failed("read the indexes of projections"))?;
-            if let Some(progress) = progress.get_mut(&name) {
-                progress.indexes.insert(field, index);
-            }
-        }
-        Ok(progress)
-    }
-
-    /// The statuses as they stand.
-    pub async fn statuses(&mut self) -> Result<BTreeMap<ResourceKey, StatusRow>, DatabaseError> {
-        let rows = sqlx::query(
-            "SELECT kind, name, status, origin, generation, spec_hash::text AS spec_hash
-             FROM resource_status WHERE namespace = $1",
-        )
-        .bind(&self.namespace)
-        .fetch_all(&mut self.connection)
-        .await
-        .map_err(failed("read statuses"))?;
-        let read = |row: &PgRow| read_status(row, &self.namespace);
-        rows.iter().filter_map(|r| read(r).transpose()).collect::<Result<_, _>>().map_err(failed("read statuses"))
-    }
-
-    /// Writes one status.
-    pub async fn write_status(&mut self, key: &ResourceKey, row: &StatusRow) -> Result<(), DatabaseError> {
-        sqlx::query(
-            "INSERT INTO resource_status (namespace, kind, name, status, origin, generation, spec_hash)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)
-             ON CONFLICT (namespace, kind, name) DO UPDATE SET status = excluded.status, origin = excluded.origin,
-             generation = excluded.generation, spec_hash = excluded.spec_hash, updated_at = now()",
-        )
-        .bind(&self.namespace)
-        .bind(key.kind.as_str())
-        .bind(&key.name)
-        .bind(&row.status)
-        .bind(&row.origin)
-        .bind(row.generation)
-        .bind(&row.spec_hash)
-        .execute(&mut self.connection)
-        .await
-        .map_err(failed("write a status"))?;
-        Ok(())
-    }
-
-    /// Removes the status of a resource that is gone.
-    pub async fn remove_status(&mut self, key: &ResourceKey) -> Result<(), DatabaseError> {
-        sqlx::query("DELETE FROM resource_status WHERE namespace = $1 AND kind = $2 AND name = $3")
-            .bind(&self.namespace)
-            .bind(key.kind.as_str())
-            .bind(&key.name)
-            .execute(&mut self.connection)
-            .await
-            .map_err(failed("remove a status"))?;
-        Ok(())
-    }
-}
-
-async fn register(
-    connection: &mut PgConnection,
-    namespace: &str,
-    key: &ResourceKey,
-    generation: i64,
-    hash: &str,
-    spec: &Compiled,
-) -> Result<(), DatabaseError> {
-    sqlx::query(
-        "INSERT INTO registration (namespace, kind, name, generation, hash, spec, state)
-         VALUES ($1, $2, $3, $4, $5, $6, 'active')
-         ON CONFLICT (namespace, kind, name) DO UPDATE SET generation = excluded.generation, hash = excluded.hash,
-         spec = excluded.spec, state = 'active', updated_at = now()",
-    )
-    .bind(namespace)
-    .bind(key.kind.as_str())
-    .bind(&key.name)
-    .bind(generation)
-    .bind(hash)
-    .bind(sqlx::types::Json(spec))
-    .execute(connection)
-    .await
-    .map_err(failed("write a registration"))?;
-    Ok(())
-}
-
-async fn remove(connection: &mut PgConnection, namespace: &str, key: &ResourceKey) -> Result<(), DatabaseError> {
-    sqlx::query(
-        "UPDATE registration SET state = 'removed', updated_at = now()
-         WHERE namespace = $1 AND kind = $2 AND name = $3 AND state = 'active'",
-    )
-    .bind(namespace)
-    .bind(key.kind.as_str())
-    .bind(&key.name)
-    .execute(connection)
-    .await
-    .map_err(failed("remove a registration"))?;
-    Ok(())
 }

@@ -5,16 +5,23 @@ use crds::event_type::Compatibility;
 use crds::language::schema::PayloadSchema;
 use crds::reason::Reason;
 use crds::registration::{Compiled, EventType, MqttSource, SchemaVersion};
-use crds::routing;
 
 use super::compatibility;
 use crate::resolve::{Failure, Known};
+
+/// The topic on the bus that an EventType's events go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Destination {
+    pub topic_name: String,
+    /// Why that one, for people.
+    pub why: String,
+}
 
 /// Compiles an EventType. What holds is added to `findings`, up to the first thing that does not.
 pub(crate) fn compile(
     resource: &crds::EventType,
     before: Option<&Compiled>,
-    known: &Known,
+    destination: &Result<Destination, Failure>,
     findings: &mut Vec<Finding>,
 ) -> Result<EventType, Failure> {
     let event_type = resource.event_type();
@@ -29,9 +36,9 @@ pub(crate) fn compile(
     let versions = resource.spec.versions().len();
     let compiled = format!("{versions} version(s) compiled, {} example(s) valid", resource.spec.examples().len());
     findings.push(Finding::new(ConditionType::SchemaCompiled, true, Reason::Compiled, compiled));
-    let (topic, why) = topic_of(resource, known)?;
+    let Destination { topic_name, why } = destination.clone()?;
     findings.push(Finding::new(ConditionType::TopicResolved, true, Reason::TopicResolved, why));
-    let form = form(resource, topic);
+    let form = form(resource, topic_name);
     findings.push(check_compatible(&form, before, resource.spec.compatibility.unwrap_or_default())?);
     Ok(form)
 }
@@ -42,22 +49,36 @@ fn check_compatible(form: &EventType, before: Option<&EventType>, mode: Compatib
     if mode == Compatibility::None {
         return Ok(finding(Reason::NotCompared, "spec.compatibility is None: versions are not compared"));
     }
-    let pairs = form.versions.windows(2).map(|pair| (format!("version {}", pair[0].version), &pair[0], &pair[1]));
-    let served = before.iter().flat_map(|before| &before.versions).filter_map(|served| {
-        let now = form.versions.iter().find(|v| v.version == served.version)?;
-        Some((format!("version {} as it is served", served.version), served, now))
-    });
-    for (what, older, newer) in pairs.chain(served) {
-        if let Err(difference) = compatibility::compare(&older.schema, &newer.schema, mode) {
+    for (what, older, newer) in pairs(form, before) {
+        if let Err(differences) = compatibility::compare(&older.schema, &newer.schema, mode) {
             let message = format!(
-                "version {} is not compatible with {what} ({mode:?}): {difference}; mend it, or set \
+                "version {} is not compatible with {what} ({mode:?}): {differences}; mend it, or set \
                  spec.compatibility: None to serve it all the same",
                 newer.version
             );
             return Err(Failure::new(Reason::Incompatible, message).of(ConditionType::Compatible));
         }
     }
-    Ok(finding(Reason::Compatible, &format!("versions are {mode:?} compatible, as far as keywords tell")))
+    Ok(finding(Reason::Compatible, &format!("versions are {mode:?} compatible")))
+}
+
+/// Each version with what it must fit: the one before it, which may be served and declared no more, and its own text as
+/// it is served.
+fn pairs<'a>(
+    form: &'a EventType,
+    before: Option<&'a EventType>,
+) -> impl Iterator<Item = (String, &'a SchemaVersion, &'a SchemaVersion)> {
+    let served = move || before.into_iter().flat_map(|before| &before.versions);
+    form.versions.iter().flat_map(move |newer| {
+        let gone = served().map(|served| (format!("version {}, which is served", served.version), served));
+        let declared = form.versions.iter().map(|older| (format!("version {}", older.version), older));
+        // Of equal ones the last is taken: the one that is declared.
+        let older = gone.chain(declared).filter(|(_, older)| older.version < newer.version);
+        let older = older.max_by_key(|(_, older)| older.version);
+        let itself = served().find(|served| served.version == newer.version);
+        let itself = itself.map(|served| (format!("version {} as it is served", served.version), served));
+        older.into_iter().chain(itself).map(move |(what, older)| (what, older, newer))
+    })
 }
 
 fn form(resource: &crds::EventType, topic: String) -> EventType {
@@ -128,8 +149,9 @@ fn check_examples(resource: &crds::EventType, version: i32, schema: &PayloadSche
     Ok(())
 }
 
-/// The topic on the bus, and why that one.
-fn topic_of(resource: &crds::EventType, known: &Known) -> Result<(String, String), Failure> {
+/// The topic named, else the one by prefix, else the default.
+pub(crate) fn destination(resource: &crds::EventType, known: &Known) -> Result<Destination, Failure> {
+    let to = |name: &str, why: &str| Destination { topic_name: name.to_owned(), why: format!("topic '{name}' {why}") };
     if let Some(reference) = &resource.spec.topic_ref {
         let Some(topic) = known.topics.get(&reference.name) else {
             let message = format!(
@@ -139,19 +161,17 @@ fn topic_of(resource: &crds::EventType, known: &Known) -> Result<(String, String
             );
             return Err(Failure::new(Reason::TopicNotFound, message).of(ConditionType::TopicResolved));
         };
-        return Ok((topic.topic_name.clone(), format!("topic '{}' by topicRef", topic.topic_name)));
+        return Ok(to(&topic.topic_name, "by topicRef"));
     }
     let event_type = resource.event_type();
-    let Some(topic) = routing::route(known.topics.values(), event_type) else {
+    let Some(route) = known.routes.route(event_type) else {
         let message = format!(
             "no Topic has a prefix of '{event_type}' and none is the default: give topicRef, add a prefix to a Topic, \
              or set default: true on one"
         );
         return Err(Failure::new(Reason::Unroutable, message).of(ConditionType::TopicResolved));
     };
-    let by_prefix = topic.prefixes.iter().any(|prefix| event_type.starts_with(prefix.as_str()));
-    let why = if by_prefix { "by prefix" } else { "as the default" };
-    Ok((topic.topic_name.clone(), format!("topic '{}' {why}", topic.topic_name)))
+    Ok(to(route.topic_name, if route.by_prefix { "by prefix" } else { "as the default" }))
 }
 
 fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {

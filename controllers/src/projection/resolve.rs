@@ -6,15 +6,15 @@ use crds::language::expression::{Expression, Scope};
 use crds::projection::ProjectionSpec;
 use crds::reason::Reason;
 use crds::registration::{Compiled, Fold, Projection, Source};
-use crds::routing;
 
 use crate::resolve::{Failure, Known};
 
-/// Compiles a Projection, compared with what was registered for it before.
+/// Compiles a Projection, compared with what was registered for it before. `several_topics`: its events come by more than
+/// one.
 pub(crate) fn compile(
     resource: &crds::Projection,
     before: Option<&Compiled>,
-    known: &Known,
+    several_topics: bool,
 ) -> Result<Projection, Failure> {
     let spec = &resource.spec;
     let projection_type = resource.projection_type();
@@ -23,15 +23,11 @@ pub(crate) fn compile(
     }
     check_expressions(spec)?;
     let fold = fold(spec)?;
-    let source = Source {
-        event_types: spec.source.event_types.clone().unwrap_or_default(),
-        prefixes: spec.source.prefixes.clone().unwrap_or_default(),
-    };
     // A broker keeps order within a partition only: rows that several partitions feed need the event store's.
-    let reads_event_store = spec.key.is_some() || topics_of(&source, known).len() > 1;
+    let reads_event_store = spec.key.is_some() || several_topics;
     Ok(Projection {
         projection_type: projection_type.to_owned(),
-        source,
+        source: source(spec),
         filter: spec.filter.clone(),
         key: spec.key.clone(),
         fold,
@@ -92,14 +88,26 @@ pub(crate) fn check(place: &str, text: &str, scope: Scope) -> Result<(), Failure
     checked.map(drop).map_err(|error| Failure::new(Reason::InvalidExpression, format!("{place}: {error}")))
 }
 
+fn source(spec: &ProjectionSpec) -> Source {
+    Source {
+        event_types: spec.source.event_types.clone().unwrap_or_default(),
+        prefixes: spec.source.prefixes.clone().unwrap_or_default(),
+    }
+}
+
+/// Whether events of its source may come through more than one topic.
+pub(crate) fn reads_several_topics(resource: &crds::Projection, known: &Known) -> bool {
+    topics_of(&source(&resource.spec), known).len() > 1
+}
+
 /// Every topic that an event of the source may come through.
 fn topics_of<'a>(source: &Source, known: &'a Known) -> BTreeSet<&'a str> {
-    let registered = known.event_types.values().filter(|t| source.matches(&t.event_type)).map(|t| t.topic.as_str());
+    let registered = known.event_types.iter().filter(|(name, _)| source.matches(name)).map(|(_, topic)| topic.as_str());
     let mut topics: BTreeSet<&str> = registered.collect();
-    let unregistered = |name: &str| known.event_types.values().all(|t| t.event_type != name);
+    let unregistered = |name: &str| !known.event_types.contains_key(name);
     let named = source.event_types.iter().filter(|name| unregistered(name));
-    let routed = named.chain(&source.prefixes).filter_map(|name| routing::route(known.topics.values(), name));
-    topics.extend(routed.map(|topic| topic.topic_name.as_str()));
+    let routed = named.chain(&source.prefixes).filter_map(|name| known.routes.route(name));
+    topics.extend(routed.map(|route| route.topic_name));
     // Types that nobody has registered: those under a longer prefix than the source's may go elsewhere.
     let finer = known.topics.values().filter(|topic| {
         topic.prefixes.iter().any(|prefix| source.prefixes.iter().any(|p| prefix.starts_with(p.as_str())))

@@ -1,143 +1,151 @@
-//! What a Projection's status says about its rows and indexes. Pure.
+//! What a Projection's status says about its rows, its tables and what waits for an approval. Pure.
 
 use chrono::SecondsFormat;
 use crds::condition::{ConditionType, Finding};
-use crds::projection::ProjectionStatus;
+use crds::projection::{ProjectionStatus, RebuildState, RebuildStatus};
 use crds::reason::Reason;
 use crds::registration::Compiled;
+use crds::role::Role;
 use crds::shared::{Conditions, DataPlaneStatus};
 use serde_json::Value;
 
-use crate::status::{Index, Progress};
+use super::migration::{Catalog, Plan, State};
+use crate::resolve::Outcome;
+use crate::status::{Facts, Progress, running};
 
-/// Whether the rows have caught up with the events, whether the events were all there, and whether the indexes are.
-pub fn findings(spec: Option<&Compiled>, progress: Option<&Progress>) -> Vec<Finding> {
-    let Some(progress) = progress else { return Vec::new() };
-    let fields = match spec {
-        Some(Compiled::Projection(spec)) => spec.indexes.as_slice(),
-        _ => &[],
-    };
-    history(progress).into_iter().chain(indexes(fields, progress)).chain([caught_up(progress)]).collect()
+/// What is known of a projection beside what is registered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen<'a> {
+    /// What the handler does with it.
+    pub progress: Option<&'a Progress>,
+    /// What the database has; `None` where it has no tables of projections yet.
+    pub catalog: Option<&'a Catalog>,
+    /// The steps that are outstanding for what is registered, if any are.
+    pub plan: Option<&'a Plan>,
+    /// Why no step can be taken now.
+    pub trouble: Option<&'a str>,
+    /// Label selector of the handler's pods.
+    pub selector: Option<&'a str>,
 }
 
-/// One finding for all indexes: what failed before what is under way.
-fn indexes(fields: &[String], progress: &Progress) -> Option<Finding> {
+/// Whether the rows have caught up with the events, whether the events were all there, and whether the tables are as they
+/// should be. Who asks has an answer of the database.
+pub fn findings(facts: &Facts<'_>) -> Vec<Finding> {
+    let seen = &facts.projection;
+    let answers = "the handler's database answers";
+    let mut findings = vec![Finding::new(ConditionType::DatabaseReachable, true, Reason::DatabaseReachable, answers)];
+    if let Some(Compiled::Projection(spec)) = facts.spec {
+        findings.extend(
+            seen.catalog.map(|catalog| migrations(spec.indexes.len(), catalog, seen, &facts.resolution.outcome)),
+        );
+    }
+    findings.push(approval(&facts.resolution.outcome, seen.progress));
+    findings.extend(seen.progress.map(caught_up));
+    findings
+}
+
+/// One finding for all steps: what failed before what is under way.
+fn migrations(indexes: usize, catalog: &Catalog, seen: &Seen<'_>, outcome: &Outcome) -> Finding {
     let finding = |holds: bool, reason, message| Finding::new(ConditionType::MigrationsApplied, holds, reason, message);
-    let state = |field: &&String| progress.indexes.get(*field);
-    let failed = fields.iter().find_map(|field| match progress.indexes.get(field) {
-        Some(Index::Failed(why)) => Some(format!(
-            "the index on '{field}' cannot be built: {why}; it is tried again, until then filters on it read every row"
-        )),
+    let steps = seen.plan.map(|plan| plan.steps.as_slice()).unwrap_or_default();
+    let failed = steps.iter().find_map(|step| match catalog.state(step) {
+        Some(State::Failed(why)) => Some((step, why)),
         _ => None,
     });
-    if let Some(message) = failed {
-        return Some(finding(false, Reason::MigrationFailed, message));
+    match (steps, outcome) {
+        ([], _) if indexes == 0 => finding(true, Reason::MigrationsApplied, "no step is outstanding".to_owned()),
+        ([], _) => finding(true, Reason::MigrationsApplied, format!("{indexes} index(es) built")),
+        ([next, ..], Outcome::LeftAlone(reason)) => {
+            finding(false, *reason, format!("outstanding: {}; nothing is written meanwhile", next.purpose))
+        }
+        ([next, ..], _) => match (failed, seen.trouble) {
+            (Some((step, why)), _) => {
+                let message =
+                    format!("cannot {}: {why}; it is tried again, meanwhile queries read more rows", step.purpose);
+                finding(false, Reason::MigrationFailed, message)
+            }
+            (None, Some(why)) => finding(false, Reason::MigrationFailed, format!("cannot {}: {why}", next.purpose)),
+            (None, None) => {
+                finding(false, Reason::Progressing, format!("{} step(s) to go: {}", steps.len(), next.purpose))
+            }
+        },
     }
-    if let Some(field) = fields.iter().find(|field| state(field) != Some(&Index::Built)) {
-        return Some(finding(false, Reason::Progressing, format!("the handler is to build the index on '{field}'")));
-    }
-    (!fields.is_empty()).then(|| finding(true, Reason::MigrationsApplied, format!("{} index(es) built", fields.len())))
 }
 
 fn caught_up(progress: &Progress) -> Finding {
     let finding = |status: bool, reason, message: &str| Finding::new(ConditionType::CaughtUp, status, reason, message);
     match progress.status.as_str() {
         "live" => finding(true, Reason::CaughtUp, "fed by the bus"),
+        "following" => finding(true, Reason::CaughtUp, "fed from the event store"),
         "halted" => {
             let why = progress.message.as_deref().unwrap_or("an event could not be folded");
             finding(false, Reason::Halted, &format!("halted: {why}; mend the definition to go on"))
         }
-        _ => finding(false, Reason::CatchingUp, "reading stored events; until then readers see what was there"),
+        _ => {
+            let read = rebuild(progress).map_or(0, |rebuild| rebuild.percent);
+            let message = format!("reading stored events, {read} % are read; until then readers see what was there");
+            finding(false, Reason::CatchingUp, &message)
+        }
     }
 }
 
-/// A directory of manifests has nobody to ask: the rows are made of what is left, and it is said.
-fn history(progress: &Progress) -> Option<Finding> {
-    let from = progress.history_from?.to_rfc3339_opts(SecondsFormat::Secs, true);
-    let message = format!(
-        "rows hold events since {from} only: earlier ones were gone from the event store when they were made \
-         (--event-retention-hours of the relay)"
-    );
-    Some(Finding::new(ConditionType::ApprovalRequired, false, Reason::HistoryTruncated, message))
+/// Whether something waits, and whether the rows lack events that were gone when they were made.
+fn approval(outcome: &Outcome, progress: Option<&Progress>) -> Finding {
+    if let Outcome::Held(held) = outcome {
+        return held.finding();
+    }
+    let finding = |reason, message: String| Finding::new(ConditionType::ApprovalRequired, false, reason, message);
+    match progress.and_then(|progress| progress.history_from) {
+        Some(from) => {
+            let from = from.to_rfc3339_opts(SecondsFormat::Secs, true);
+            let message = format!(
+                "rows hold events since {from} only: earlier ones were gone from the event store when they were made \
+                 (--event-retention-hours of the relay)"
+            );
+            finding(Reason::HistoryTruncated, message)
+        }
+        None => finding(Reason::NoApprovalNeeded, "nothing waits for an approval".to_owned()),
+    }
+}
+
+/// How far rows are built, while they are: in steps of ten percent, so that a status changes ten times and not all the time.
+fn rebuild(progress: &Progress) -> Option<RebuildStatus> {
+    if progress.status != "catching_up" {
+        return None;
+    }
+    let all = progress.read.saturating_add(progress.behind);
+    let tenths = progress.read.saturating_mul(10).checked_div(all).unwrap_or(0).clamp(0, 9);
+    let state = if progress.beside { RebuildState::Beside } else { RebuildState::InPlace };
+    Some(RebuildStatus { state, percent: i32::try_from(tenths).unwrap_or(0) * 10 })
 }
 
 /// The status document.
 pub fn document(
-    spec: Option<&Compiled>,
-    generation: i64,
+    facts: &Facts<'_>,
     conditions: Conditions,
     data_plane: Option<DataPlaneStatus>,
 ) -> serde_json::Result<Value> {
-    let projection_type = match spec {
+    let projection_type = match facts.spec {
         Some(Compiled::Projection(spec)) => Some(spec.projection_type.clone()),
         _ => None,
     };
+    let plan_hash = match &facts.resolution.outcome {
+        Outcome::Held(held) => Some(held.plan_hash.clone()),
+        _ => None,
+    };
     serde_json::to_value(ProjectionStatus {
-        observed_generation: Some(generation),
+        observed_generation: Some(facts.resolution.generation),
         conditions,
         data_plane,
         projection_type,
+        plan_hash,
+        rebuild: facts.projection.progress.and_then(rebuild),
+        replicas: Some(running(&facts.resolution.key, facts.served, Role::Handle, facts.data_plane)),
+        selector: facts.projection.selector.map(str::to_owned),
         ..ProjectionStatus::default()
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use chrono::DateTime;
-    use crds::condition::Status;
-    use crds::registration::{Fold, OnError, Projection, Rebuild, Source, StartFrom};
-
-    use super::*;
-
-    fn spec(indexes: &[&str]) -> Compiled {
-        Compiled::Projection(Projection {
-            projection_type: "p".to_owned(),
-            source: Source::default(),
-            filter: None,
-            key: None,
-            fold: Fold::Latest,
-            start_from: StartFrom::Earliest,
-            on_error: OnError::DeadLetter,
-            rebuild: Rebuild::BlueGreen,
-            retention_seconds: None,
-            indexes: indexes.iter().map(|&field| field.to_owned()).collect(),
-            reads_event_store: false,
-        })
-    }
-
-    fn live() -> Progress {
-        Progress { status: "live".into(), message: None, history_from: None, indexes: BTreeMap::new() }
-    }
-
-    fn of(condition: ConditionType, spec: &Compiled, progress: &Progress) -> Option<(Status, Reason, String)> {
-        let findings = findings(Some(spec), Some(progress));
-        findings.into_iter().find(|f| f.condition == condition).map(|f| (f.status, f.reason, f.message))
-    }
-
-    #[test]
-    fn rows_of_half_a_history_say_from_when_on_it_is() {
-        let lacking = Progress { history_from: DateTime::from_timestamp(86_400, 0), ..live() };
-        let (status, reason, message) = of(ConditionType::ApprovalRequired, &spec(&[]), &lacking).expect("said");
-        assert_eq!((status, reason), (Status::False, Reason::HistoryTruncated));
-        assert!(message.contains("1970-01-02T00:00:00Z"), "{message}");
-        assert_eq!(of(ConditionType::ApprovalRequired, &spec(&[]), &live()), None);
-    }
-
-    #[test]
-    fn a_failed_index_comes_before_one_that_is_being_built() {
-        let said = |states: &[(&str, Index)]| {
-            let indexes = states.iter().map(|(field, state)| ((*field).to_owned(), state.clone())).collect();
-            of(ConditionType::MigrationsApplied, &spec(&["a", "b"]), &Progress { indexes, ..live() })
-        };
-        let reason = |states: &[(&str, Index)]| said(states).map(|(status, reason, _)| (status, reason));
-        let failed = [("a", Index::Building), ("b", Index::Failed("disk full".into()))];
-        assert_eq!(reason(&failed), Some((Status::False, Reason::MigrationFailed)));
-        assert!(said(&failed).is_some_and(|(.., message)| message.contains("'b'") && message.contains("disk full")));
-        assert_eq!(reason(&[("a", Index::Built)]), Some((Status::False, Reason::Progressing)));
-        let built = [("a", Index::Built), ("b", Index::Built)];
-        assert_eq!(reason(&built), Some((Status::True, Reason::MigrationsApplied)));
-        assert_eq!(of(ConditionType::MigrationsApplied, &spec(&[]), &live()), None);
-    }
-}
+#[path = "status_tests.rs"]
+mod tests;

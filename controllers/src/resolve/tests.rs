@@ -37,24 +37,25 @@ fn declared(lines: &str) -> Vec<Declared> {
 }
 
 fn outcomes(lines: &str, registered: &Registrations) -> BTreeMap<String, Outcome> {
-    let resolutions = resolve(&declared(lines), registered);
+    let resolutions = resolve(&declared(lines), registered, &Secrets::default());
     resolutions.into_iter().map(|r| (r.key.name, r.outcome)).collect()
 }
 
 /// What would be registered if all this were applied.
 fn registered(lines: &str) -> Registrations {
     let row = |resolution: Resolution| {
-        let spec = resolution.outcome.to_run().cloned()?;
-        let row = Registered { generation: 1, hash: spec.hash(), spec: Some(spec), active: true };
+        let form = resolution.outcome.to_run()?;
+        let (hash, spec) = (form.digest().to_owned(), Some((**form).clone()));
+        let row = Registered { generation: 1, hash, spec, active: true };
         Some((resolution.key, row))
     };
-    resolve(&declared(lines), &Registrations::new()).into_iter().filter_map(row).collect()
+    resolve(&declared(lines), &Registrations::new(), &Secrets::default()).into_iter().filter_map(row).collect()
 }
 
 fn topic_of(outcome: &Outcome) -> &str {
-    match outcome {
-        Outcome::Run(Compiled::EventType(spec)) => &spec.topic,
-        other => panic!("not an event type to run: {other:?}"),
+    match outcome.to_run().map(|form| &**form) {
+        Some(Compiled::EventType(spec)) => &spec.topic,
+        _ => panic!("not an event type to run: {outcome:?}"),
     }
 }
 
@@ -81,7 +82,7 @@ EventType d {type: sensor.x, topicRef: {name: nowhere}}
     assert_eq!(reason, Reason::TopicNotFound);
     assert!(message.contains("'nowhere'") && message.contains("all, sensors"), "{message}");
 
-    let alone = resolve(&declared("EventType b {type: user.login}"), &Registrations::new());
+    let alone = resolve(&declared("EventType b {type: user.login}"), &Registrations::new(), &Secrets::default());
     assert_eq!(refusal(&alone[0].outcome).0, Reason::Unroutable);
 }
 
@@ -188,8 +189,8 @@ fn a_projection_whose_rows_several_partitions_feed_reads_the_event_store() {
     let types = "EventType r {type: sensor.reading}\nEventType o {type: sensor.odd, topicRef: {name: all}}\n";
     let reads = |projection: &str| {
         let lines = format!("{TOPICS}{types}Projection p {projection}");
-        match &outcomes(&lines, &Registrations::new())["p"] {
-            Outcome::Run(Compiled::Projection(spec)) => spec.reads_event_store,
+        match outcomes(&lines, &Registrations::new())["p"].to_run().map(|form| &**form) {
+            Some(Compiled::Projection(spec)) => spec.reads_event_store,
             other => panic!("{other:?}"),
         }
     };
@@ -208,12 +209,12 @@ fn what_this_release_does_not_run_says_so() {
     let lines = "
 Projection ts {source: {prefixes: [s]}, timeSeries: {table: t, columns: [{name: v, type: Double, from: event.payload.value}]}}
 Projection bad {source: {prefixes: [s]}, timeSeries: {table: t, columns: [{name: v, type: Double, from: nonsense}]}}
-WebhookAction w {source: {prefixes: [s]}, url: 'https://example.com/hook'}
+WebhookAction w {source: {prefixes: [s]}, url: 'https://example.com/hook', when: nonsense}
 ";
     let outcomes = outcomes(lines, &Registrations::new());
     assert_eq!(refusal(&outcomes["ts"]).0, Reason::NotServed);
     assert_eq!(refusal(&outcomes["bad"]).0, Reason::InvalidExpression);
-    assert_eq!(refusal(&outcomes["w"]).0, Reason::NotServed);
+    assert_eq!(refusal(&outcomes["w"]).0, Reason::InvalidExpression);
 }
 
 #[test]
@@ -224,7 +225,7 @@ EventType b {type: y, managementPolicy: Observe}
 Topic t {managementPolicy: Observe}
 ";
     let set = format!("{TOPICS}{lines}");
-    let resolutions = resolve(&declared(&set), &Registrations::new());
+    let resolutions = resolve(&declared(&set), &Registrations::new(), &Secrets::default());
     let of = |name: &str| resolutions.iter().find(|r| r.key.name == name).expect("declared");
     assert_eq!(of("a").outcome, Outcome::LeftAlone(Reason::Paused));
     assert_eq!(of("b").outcome, Outcome::LeftAlone(Reason::Observing));
@@ -248,7 +249,7 @@ fn the_samples_all_run() {
             resource: Ok(m.resource),
         }));
     }
-    let resolutions = resolve(&set, &Registrations::new());
+    let resolutions = resolve(&set, &Registrations::new(), &Secrets::default());
     assert_eq!(resolutions.len(), 8);
     for resolution in resolutions {
         assert!(resolution.outcome.to_run().is_some(), "{resolution:?}");
@@ -272,7 +273,63 @@ fn a_version_must_fit_its_predecessor_and_its_own_text_as_served() {
     assert!(outcomes(&of("x", "x, y", "Forward"), &fresh)["a"].to_run().is_some());
     assert!(outcomes(&of("x", "x, y", "None"), &fresh)["a"].to_run().is_some());
 
+    let only = |version: u8, required: &str| {
+        format!("{TOPICS}EventType a {{versions: [{{version: {version}, schema: {{required: [{required}]}}}}]}}")
+    };
+    let replaced = outcomes(&only(2, "x, y"), &registered(&only(1, "x")));
+    assert!(refusal(&replaced["a"]).1.contains("version 1, which is served"), "{replaced:?}");
+    assert!(outcomes(&only(2, "x"), &registered(&only(1, "x, y")))["a"].to_run().is_some());
+
     let served = registered(&of("x", "x", "Backward"));
     let edited = outcomes(&of("x, y", "x", "Backward"), &served);
     assert!(refusal(&edited["a"]).1.contains("version 1 as it is served"), "{edited:?}");
+}
+
+/// How many resources are compiled in each of several looks with one cache.
+fn compiled_in(looks: &[(&str, &Registrations)]) -> Vec<u64> {
+    let mut cache = Cache::default();
+    let mut before = 0;
+    let look = |(lines, registered): &(&str, &Registrations)| {
+        let set = declared(lines);
+        let cached = resolve_again(&mut cache, &set, registered, &Secrets::default());
+        assert_eq!(cached, resolve(&set, registered, &Secrets::default()), "as without a cache");
+        let compiled = cache.compilations() - before;
+        before = cache.compilations();
+        compiled
+    };
+    looks.iter().map(look).collect()
+}
+
+#[test]
+fn only_what_a_change_concerns_is_compiled_again() {
+    let types = "EventType a {type: sensor.reading}\nEventType b {type: user.login}\n";
+    let projection = "Projection p {source: {eventTypes: [sensor.reading]}, latest: {}}\n";
+    let all = format!("{TOPICS}{types}{projection}");
+    let (none, held) = (Registrations::new(), registered(&all));
+    let edited = all.replace("user.login}", "user.login, owner: me}");
+    let moved = all.replace("[sensor.]", "[user.]");
+    let fewer = format!("{TOPICS}{types}");
+    assert_eq!(compiled_in(&[(&all, &none), (&all, &none)]), [5, 0]);
+    assert_eq!(compiled_in(&[(&all, &none), (&all, &held), (&all, &held)]), [5, 5, 0], "compared with what is served");
+    assert_eq!(compiled_in(&[(&all, &held), (&edited, &held)]), [5, 1]);
+    assert_eq!(compiled_in(&[(&all, &none), (&moved, &none)]), [5, 3], "a Topic, and two EventTypes that go elsewhere");
+    assert_eq!(compiled_in(&[(&all, &none), (&fewer, &none), (&all, &none)]), [5, 0, 1], "what is gone is forgotten");
+}
+
+#[test]
+fn a_projection_is_compiled_again_when_its_sources_part() {
+    let types = "EventType r {type: sensor.reading}\nEventType o {type: sensor.odd}\n";
+    let lines = format!("{TOPICS}{types}Projection p {{source: {{prefixes: [sensor.]}}, latest: {{}}}}\n");
+    let apart = lines.replace("sensor.odd}", "sensor.odd, topicRef: {name: all}}");
+    let none = Registrations::new();
+    assert_eq!(compiled_in(&[(&lines, &none), (&apart, &none)]), [5, 2]);
+}
+
+#[test]
+fn of_several_claims_that_others_hold_the_most_senior_is_named() {
+    let lines = "Topic a {prefixes: [x.]}\nTopic b {default: true}\nTopic c {default: true, prefixes: [y., x.]}\n";
+    let outcomes = outcomes(lines, &Registrations::new());
+    let (reason, message) = refusal(&outcomes["c"]);
+    assert_eq!(reason, Reason::Conflict);
+    assert!(message.starts_with("the prefix 'x.' is claimed by Topic default/a"), "{message}");
 }

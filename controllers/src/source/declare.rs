@@ -2,9 +2,9 @@
 //!
 //! What a file that cannot be read declared before counts as declared and broken, never as removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use crds::manifest::{self, ManifestError};
+use crds::manifest::{self, ManifestError, Secret};
 use crds::reason::Reason;
 use crds::registration::{ResourceKey, sha256};
 
@@ -25,9 +25,13 @@ pub struct Found {
 }
 
 /// Everything that a directory declares.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Reading {
     pub found: Vec<Found>,
+    /// Where in `found` each is.
+    places: HashMap<ResourceKey, usize>,
+    /// What actions may refer to.
+    pub secrets: Vec<Secret>,
     /// What is wrong with files rather than with single resources, for the log.
     pub complaints: Vec<String>,
 }
@@ -65,7 +69,7 @@ struct Broken<'a> {
 
 impl Reading {
     fn add_file<'a>(&mut self, path: &'a str, text: &str, namespace: &str, broken: &mut Vec<Broken<'a>>) {
-        let manifest::Reading { manifests, errors } = manifest::read(path, text);
+        let manifest::Reading { manifests, secrets, errors } = manifest::read(path, text);
         for manifest in manifests {
             let (kind, name) = (manifest.resource.kind(), manifest.resource.name().to_owned());
             let origin = manifest.origin.to_string();
@@ -74,10 +78,11 @@ impl Reading {
                 self.add(Found { key, origin, hash: hash_of(&manifest.resource), resource: Ok(manifest.resource) });
             } else {
                 let theirs = manifest.resource.namespace();
-                self.complaints.push(format!(
-                    "{origin}: {kind} {name} is for the namespace '{theirs}' and this is '{namespace}': it is left out"
-                ));
+                self.complaints.push(foreign(&origin, &format!("{kind} {name}"), theirs, namespace));
             }
+        }
+        for secret in secrets {
+            self.add_secret(secret, namespace);
         }
         for error in errors {
             let why = problem(&error);
@@ -92,23 +97,40 @@ impl Reading {
         }
     }
 
-    fn add(&mut self, found: Found) {
-        match self.found.iter().find(|other| other.key == found.key) {
-            None => self.found.push(found),
+    fn add_secret(&mut self, secret: Secret, namespace: &str) {
+        let (name, origin) = (format!("Secret {}", secret.name), secret.origin.to_string());
+        if secret.namespace != namespace {
+            return self.complaints.push(foreign(&origin, &name, &secret.namespace, namespace));
+        }
+        match self.secrets.iter().find(|other| other.name == secret.name) {
+            None => self.secrets.push(secret),
             Some(first) => {
-                let complaint =
-                    format!("{} is declared twice: {} counts, {} does not", found.key, first.origin, found.origin);
+                let complaint = format!("{name} is declared twice: {} counts, {origin} does not", first.origin);
                 self.complaints.push(complaint);
             }
         }
     }
 
+    fn add(&mut self, found: Found) {
+        match self.places.get(&found.key) {
+            None => self.push(found),
+            Some(first) => {
+                let first = &self.found[*first].origin;
+                let complaint = format!("{} is declared twice: {first} counts, {} does not", found.key, found.origin);
+                self.complaints.push(complaint);
+            }
+        }
+    }
+
+    fn push(&mut self, found: Found) {
+        self.places.insert(found.key.clone(), self.found.len());
+        self.found.push(found);
+    }
+
     /// One resource may have several problems: they are one message.
     fn add_problem(&mut self, found: Found) {
-        let same = self
-            .found
-            .iter_mut()
-            .find(|other| other.key == found.key && file_of(&other.origin) == file_of(&found.origin));
+        let same = self.places.get(&found.key).map(|place| &mut self.found[*place]);
+        let same = same.filter(|other| file_of(&other.origin) == file_of(&found.origin));
         match (same.map(|other| &mut other.resource), &found.resource) {
             (Some(Err(known)), Err(more)) => known.message = format!("{}; {}", known.message, more.message),
             _ => self.add(found),
@@ -118,11 +140,11 @@ impl Reading {
     /// What a broken file declared before, unless another declares it now.
     fn keep_declared(&mut self, file: &Broken<'_>, before: &BTreeMap<ResourceKey, StatusRow>) {
         for (key, row) in before.iter().filter(|(_, row)| file_of(&row.origin) == file.path) {
-            if self.found.iter().any(|found| found.key == *key) {
+            if self.places.contains_key(key) {
                 continue;
             }
             let message = format!("{}: {}; mend the file", file.path, file.why);
-            self.found.push(Found {
+            self.push(Found {
                 key: key.clone(),
                 origin: row.origin.clone(),
                 hash: file.hash.clone(),
@@ -130,6 +152,10 @@ impl Reading {
             });
         }
     }
+}
+
+fn foreign(origin: &str, what: &str, theirs: &str, namespace: &str) -> String {
+    format!("{origin}: {what} is for the namespace '{theirs}' and this is '{namespace}': it is left out")
 }
 
 fn problem(error: &ManifestError) -> String {

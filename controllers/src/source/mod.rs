@@ -1,4 +1,6 @@
-//! Where resources come from without a cluster: a directory of manifests.
+//! Where resources come from: a directory of manifests, or a cluster.
 
+pub mod cluster;
 pub mod declare;
 pub mod directory;
+pub mod statuses;

@@ -1,8 +1,14 @@
+use std::collections::BTreeMap;
+
+use crds::topic::Drift;
 use serde_json::json;
 
 use super::*;
 use crate::resolve::Failure;
-use crate::testing::{key, topic};
+use crate::testing::{self, key, topic};
+use crate::topic::differences::{Actual, differences};
+use crate::topic::plan::Blocked;
+use crate::topic::status::{Existing, Seen, Standing};
 
 fn at(second: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(second, 0).expect("in range")
@@ -17,9 +23,15 @@ fn ack(id: &str, role: Role, hash: &str, error: Option<&str>) -> Ack {
     Ack { instance: id.into(), role, key, hash: hash.into(), error: error.map(str::to_owned) }
 }
 
+fn data_plane(instances: Vec<Instance>, acks: Vec<Ack>) -> DataPlane {
+    let mut data_plane = DataPlane::default();
+    data_plane.add(instances, acks);
+    data_plane
+}
+
 fn propagated(instances: Vec<Instance>, acks: Vec<Ack>) -> (Status, Reason, String, i32, i32) {
     let served = Served { generation: 7, hash: "new".into() };
-    let p = propagation(&key(Kind::Projection, "p"), Some(&served), &DataPlane { instances, acks });
+    let p = propagation(&key(Kind::Projection, "p"), Some(&served), &data_plane(instances, acks));
     (p.finding.status, p.finding.reason, p.finding.message, p.acked, p.total)
 }
 
@@ -30,19 +42,24 @@ fn every_live_instance_of_the_roles_concerned_must_acknowledge_this_very_hash() 
 
     let (status, reason, ..) = propagated(vec![instance("i", Role::Ingest)], Vec::new());
     assert_eq!((status, reason), (Status::Unknown, Reason::NoInstances));
+    let (status, reason, message, ..) = propagated(vec![instance("q", Role::Query)], vec![runs(Role::Query, "q")]);
+    assert_eq!((status, reason), (Status::Unknown, Reason::NoInstances));
+    assert_eq!(message, "no instance of handle is alive: start one");
 
     let old = ack("q", Role::Query, "old", None);
     let (status, reason, message, acked, total) = propagated(two(), vec![runs(Role::Handle, "h"), old]);
     assert_eq!((status, reason, acked, total), (Status::False, Reason::AwaitingInstances, 1, 2));
-    assert_eq!(message, "1 of 2 instances run generation 7; waiting for query on host-q");
+    assert_eq!(message, "generation 7 runs in 1 of 1 handle, 0 of 1 query; waiting for query on host-q");
 
     let (status, reason, message, ..) =
         propagated(two(), vec![runs(Role::Handle, "h"), ack("q", Role::Query, "new", Some("cannot load"))]);
     assert_eq!((status, reason), (Status::False, Reason::LoadFailed));
     assert_eq!(message, "query on host-q: cannot load");
 
-    let (status, reason, _, acked, total) = propagated(two(), vec![runs(Role::Handle, "h"), runs(Role::Query, "q")]);
+    let (status, reason, message, acked, total) =
+        propagated(two(), vec![runs(Role::Handle, "h"), runs(Role::Query, "q")]);
     assert_eq!((status, reason, acked, total), (Status::True, Reason::Acknowledged, 2, 2));
+    assert_eq!(message, "generation 7 runs in 1 of 1 handle, 1 of 1 query");
 }
 
 struct Case {
@@ -63,12 +80,12 @@ impl Case {
                 key,
                 generation,
                 origin: "t.yaml:1".into(),
-                outcome: Outcome::Run(spec),
+                outcome: Outcome::Run(spec.into()),
                 manages: true,
                 findings: Vec::new(),
             },
             served: Some(Served { generation, hash }),
-            data_plane: DataPlane { instances: vec![instance("r", Role::Relay)], acks: vec![ack] },
+            data_plane: data_plane(vec![instance("r", Role::Relay)], vec![ack]),
             bus: Bus::Embedded,
         }
     }
@@ -81,7 +98,7 @@ impl Case {
             spec: self.served.as_ref().map(|_| &spec),
             data_plane: &self.data_plane,
             bus: &self.bus,
-            progress: None,
+            projection: crate::projection::status::Seen::default(),
         };
         document(&facts, previous, at(second))
     }
@@ -139,6 +156,25 @@ fn a_refusal_is_stalled_and_says_what_is_still_served() {
 }
 
 #[test]
+fn a_refusal_that_trying_again_may_mend_is_not_stalled() {
+    let mut case = Case::ready(3);
+    let failure = Failure::new(Reason::Retrying, "the Secret 'a' cannot be read").of(ConditionType::SecretResolved);
+    case.resolution.outcome = Outcome::Refused(failure);
+    let document = case.document(None, 1);
+    assert_eq!(ready(&document), is("False", "Retrying"));
+    assert!(condition(&document, "Stalled").is_none() && condition(&document, "Reconciling").is_some());
+    assert_eq!(condition(&document, "SecretResolved").map(|c| c.0), Some("False".into()));
+}
+
+#[test]
+fn nobody_is_told_to_start_what_this_release_does_not_have() {
+    let served = Served { generation: 1, hash: "h".into() };
+    let propagation = propagation(&key(Kind::WebhookAction, "w"), Some(&served), &DataPlane::default());
+    assert_eq!((propagation.finding.status, propagation.finding.reason), (Status::Unknown, Reason::NoInstances));
+    assert!(propagation.finding.message.ends_with("delivers no webhooks yet"), "{}", propagation.finding.message);
+}
+
+#[test]
 fn a_paused_resource_is_as_ready_as_what_is_served() {
     let mut case = Case::ready(1);
     case.resolution.outcome = Outcome::LeftAlone(Reason::Paused);
@@ -148,31 +184,54 @@ fn a_paused_resource_is_as_ready_as_what_is_served() {
 }
 
 #[test]
-fn a_topic_waits_for_its_broker_and_an_existing_one_that_differs_is_only_drift() {
+fn a_topic_waits_for_its_broker_and_what_the_broker_refuses_is_stalled() {
     let with = |bus| Case { bus, ..Case::ready(1) }.document(None, 1);
     assert_eq!(ready(&with(Bus::Unknown)), is("False", "Pending"));
     let away = with(Bus::Unreachable("connection refused".into()));
     assert_eq!(ready(&away), is("False", "BrokerUnreachable"));
     assert!(condition(&away, "Reconciling").is_some() && condition(&away, "Stalled").is_none());
 
-    let kafka = |partitions, refused| Bus::Kafka(answered(partitions, refused));
-    assert_eq!(ready(&with(kafka(None, false))), is("False", "TopicMissing"));
-    let refused = with(kafka(None, true));
-    assert_eq!(ready(&refused), is("False", "ConfigRejected"));
-    assert!(condition(&refused, "Stalled").is_some());
-    let drifted = with(kafka(Some(6), false));
+    assert_eq!(ready(&with(answered(None, Standing::Claimable))), is("False", "TopicMissing"));
+    assert_eq!(ready(&with(answered(Some(1), Standing::Claimable))), is("False", "Pending"));
+    for reason in
+        [Reason::ConfigRejected, Reason::AdoptionRefused, Reason::RepartitionRefused, Reason::UnsupportedByBroker]
+    {
+        let blocked = |reason| Standing::Blocked(Blocked { reason, message: "the broker refuses".into() });
+        let refused = with(answered(Some(1), blocked(reason)));
+        assert_eq!(ready(&refused), is("False", reason.as_str()));
+        assert_eq!(condition(&refused, "ConfigApplied").map(|c| c.1), Some(reason.to_string()));
+        assert!(condition(&refused, "Stalled").is_some());
+        let trying = with(answered(None, blocked(Reason::Retrying)));
+        assert!(condition(&trying, "Stalled").is_none() && condition(&trying, "Reconciling").is_some());
+    }
+}
+
+#[test]
+fn differences_are_listed_up_to_a_bound_and_an_answer_about_another_generation_is_none() {
+    let with = |bus| Case { bus, ..Case::ready(1) }.document(None, 1);
+    let drifted = with(answered(Some(6), Standing::Applied));
     assert_eq!(ready(&drifted), is("True", "Available"));
     assert_eq!(condition(&drifted, "Drifted").map(|c| c.1), Some("DriftDetected".into()));
     assert_eq!(drifted["drift"], json!([{"key": "partitions", "desired": "1", "actual": "6"}]));
+    assert_eq!((&drifted["topicId"], &drifted["partitions"]), (&json!("id"), &json!(6)));
+
+    let Bus::Kafka(mut kafka) = answered(Some(1), Standing::Observed) else { unreachable!("it answered") };
+    let seen = kafka.topics.get_mut("t").expect("it is there");
+    let entry = |n| Drift { key: format!("k{n:02}"), desired: None, actual: Some("1".into()) };
+    seen.drift = (0..40).map(entry).collect();
+    let document = with(Bus::Kafka(kafka.clone()));
+    assert_eq!(document["drift"].as_array().map(Vec::len), Some(32));
+    assert!(condition(&document, "Drifted").is_some_and(|(_, _, m)| m.contains("k07") && m.contains("and 32 more")));
+
+    kafka.topics.get_mut("t").expect("it is there").wanted.generation = 2;
+    assert_eq!(ready(&with(Bus::Kafka(kafka))), is("False", "Pending"));
 }
 
-fn answered(partitions: Option<i32>, refused: bool) -> topic::status::Kafka {
-    let mut kafka = topic::status::Kafka::default();
-    if let Some(partitions) = partitions {
-        kafka.topics.insert("t".into(), topic::plan::ExistingTopic { partitions, replication: 1 });
-    }
-    if refused {
-        kafka.refused.insert("t".into(), ("the broker refuses".into(), true));
-    }
-    kafka
+fn answered(partitions: Option<i32>, standing: Standing) -> Bus {
+    let wanted = testing::wanted("t");
+    let actual = |partitions| Actual { id: Some("id".into()), partitions, replication: 1, config: Ok(BTreeMap::new()) };
+    let actual = partitions.map(actual);
+    let drift = actual.as_ref().map(|actual| differences(&wanted, actual)).unwrap_or_default();
+    let seen = Seen { wanted, exists: actual.as_ref().map(Existing::of), created: false, drift, standing };
+    Bus::Kafka(topic::status::Kafka { topics: [("t".to_owned(), seen)].into() })
 }

@@ -5,7 +5,6 @@ use crds::reason::Reason;
 use crds::registration::{Compiled, Topic};
 
 use crate::resolve::Failure;
-use crate::resource::Resource;
 
 /// Compiles a Topic, compared with what was registered for it before.
 pub fn compile(resource: &crds::Topic, before: Option<&Compiled>) -> Result<Topic, Failure> {
@@ -48,14 +47,4 @@ fn check_change(topic: &Topic, before: &Topic, allow_repartition: bool) -> Resul
         return Ok(());
     };
     Err(Failure::new(Reason::RepartitionRefused, refusal).of(ConditionType::ConfigApplied))
-}
-
-/// What two Topics route both, beside their name: a prefix, or everything else.
-pub fn shared_route(one: &Resource, other: &Resource) -> Option<String> {
-    let (Resource::Topic(one), Resource::Topic(other)) = (one, other) else { return None };
-    if one.spec.is_default() && other.spec.is_default() {
-        return Some("to be the default topic".to_owned());
-    }
-    let shared = one.spec.prefixes().iter().find(|prefix| other.spec.prefixes().contains(prefix));
-    shared.map(|prefix| format!("the prefix '{prefix}'"))
 }

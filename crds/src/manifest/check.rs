@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::checks::{CHECKS, Checks, prune_nulls};
 use super::read::{Document, escape};
-use super::{Lines, Manifest, ManifestError, Origin, Reading, Resource};
+use super::{Lines, Manifest, ManifestError, Origin, Reading, Resource, secret};
 use crate::language::shown;
 use crate::registration::Kind;
 use crate::shared::API_VERSION;
@@ -55,6 +55,9 @@ struct Check<'a> {
 impl Check<'_> {
     fn resource(mut self, mut value: Value) {
         let errors_before = self.reading.errors.len();
+        if secret::is_meant(&value) {
+            return self.secret(&value);
+        }
         let Some(kind) = self.kind_of(&value) else { return };
         self.name = value["metadata"]["name"].as_str().map(shown);
         // As the API server does, where status is a subresource.
@@ -77,18 +80,28 @@ impl Check<'_> {
         }
     }
 
+    fn secret(&mut self, value: &Value) {
+        let errors_before = self.reading.errors.len();
+        self.metadata(value);
+        match secret::read(value, self.origin(""), escape) {
+            Ok(secret) if self.reading.errors.len() == errors_before => self.reading.secrets.push(secret),
+            Ok(_) => {}
+            Err(wrong) => wrong.iter().for_each(|wrong| self.error(&wrong.pointer, &wrong.message)),
+        }
+    }
+
     fn kind_of(&mut self, value: &Value) -> Option<Kind> {
         let Value::Object(fields) = value else {
             self.error("", "a manifest is an object with apiVersion, kind, metadata and spec");
             return None;
         };
         let text = |name: &str| fields.get(name).and_then(Value::as_str);
-        let known = Kind::ALL.map(Kind::as_str);
+        let known = Kind::ALL.map(Kind::as_str).into_iter().chain([secret::KIND]);
         let kind = text("kind").and_then(|word| Kind::ALL.into_iter().find(|kind| kind.as_str() == word));
         if kind.is_none() {
-            let hint = text("kind").and_then(|word| crate::nearest(word, known));
-            let hint =
-                hint.map_or_else(|| format!("use one of {}", known.join(", ")), |h| format!("did you mean {h}?"));
+            let hint = text("kind").and_then(|word| crate::nearest(word, known.clone()));
+            let all = || format!("use one of {}", known.collect::<Vec<_>>().join(", "));
+            let hint = hint.map_or_else(all, |h| format!("did you mean {h}?"));
             self.error("/kind", &format!("{}: {hint}", quoted(fields.get("kind"))));
             return None;
         }
@@ -166,7 +179,7 @@ impl Check<'_> {
 
     fn structure(&mut self, value: &Value, checks: &Checks) {
         for error in checks.structure.iter_errors(value).take(20) {
-            let found = shown(&error.instance().to_string());
+            let found = shown(&without_password(&error.instance().to_string()));
             let message = match error.kind() {
                 jsonschema::error::ValidationErrorKind::Required { property } => {
                     format!("{} is missing", property.as_str().unwrap_or_default())
@@ -223,6 +236,14 @@ fn typed(kind: Kind, value: Value) -> Result<Resource, serde_json::Error> {
         Kind::Projection => Resource::Projection(boxed(value)?),
         Kind::WebhookAction => Resource::WebhookAction(boxed(value)?),
     })
+}
+
+/// A URL that names a user is refused, and may name a password as well, which is not repeated.
+fn without_password(text: &str) -> String {
+    match (text.find("://"), text.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}…{}", &text[..scheme + 3], &text[at..]),
+        _ => text.to_owned(),
+    }
 }
 
 fn quoted(value: Option<&Value>) -> String {

@@ -2,11 +2,13 @@
 //!
 //! In: a file's text, YAML or JSON, one document or many, or a `List`. Out: typed resources with file and line, and
 //! every error with the line of the failing field. What is accepted here is accepted by the API server: the same
-//! schema and the same rules are checked, and unknown fields are errors. A bad document never hides its neighbours.
+//! schema and the same rules are checked, and unknown fields are errors. A bad document never hides its neighbours. Secrets
+//! (`v1`) may stand beside the four kinds: no error shows a value of one.
 
 mod check;
 mod checks;
 mod read;
+mod secret;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,6 +16,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+pub use secret::Secret;
 
 use crate::registration::{Kind, ResourceKey};
 use crate::{EventType, Projection, Topic, WebhookAction};
@@ -140,6 +144,7 @@ fn subject(kind: Option<Kind>, name: Option<&str>) -> String {
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
     pub manifests: Vec<Manifest>,
+    pub secrets: Vec<Secret>,
     pub errors: Vec<ManifestError>,
 }
 

@@ -176,3 +176,43 @@ proptest::proptest! {
         proptest::prop_assert!(reading.errors.iter().all(|error| error.origin.line <= damaged.lines().count().max(1)));
     }
 }
+
+fn secret(rest: &str) -> String {
+    format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: hooks}}\n{rest}\n")
+}
+
+#[test]
+fn a_secret_beside_resources_is_read_and_not_shown() {
+    let text = secret("type: Opaque\ndata: {a: cGx1Z2g=, b: cGx1\x20Z2g=}\nstringData: {b: xyzzy, c.d_e-f: ''}");
+    let reading = read("a.yaml", &text);
+    assert_eq!(reading.errors, []);
+    let found = &reading.secrets[0];
+    assert_eq!((found.name.as_str(), found.namespace.as_str(), found.origin.line), ("hooks", "default", 1));
+    let values = found.values.iter().map(|(key, value)| (key.as_str(), secrecy::ExposeSecret::expose_secret(value)));
+    assert_eq!(values.collect::<Vec<_>>(), [("a", b"plugh".as_slice()), ("b", b"xyzzy"), ("c.d_e-f", b"")]);
+    let shown = format!("{reading:?}");
+    assert!(!shown.contains("xyzzy") && !shown.contains("cGx1Z2g"), "{shown}");
+}
+
+#[test]
+fn what_is_wrong_with_a_secret_is_said_without_its_values() {
+    for (text, expected) in [
+        (secret("data: {a: xyzzy!}"), "a.yaml:4: data.a: its value is not base64: write plain text under stringData"),
+        (secret("stringData: {a: 4711}"), "a.yaml:4: stringData.a: its value must be a text: put it in quotes"),
+        (secret("stringData: [xyzzy]"), "a.yaml:4: stringData: must be an object of keys and values"),
+        (secret("stringData: {a/b: xyzzy}"), "a.yaml:4: stringData.a/b: 'a/b' is no key"),
+        (secret("stringdata: {a: xyzzy}"), "a.yaml:4: stringdata: unknown field: did you mean 'stringData'?"),
+        (secret("spec: {a: xyzzy}"), "a.yaml:4: spec: unknown field: a Secret has apiVersion, kind"),
+        (secret("data: {}").replace("v1", "v2"), "a.yaml:1: apiVersion: a Secret has apiVersion: v1"),
+        (secret("data: {}").replace("hooks", "Hooks"), "a.yaml:3: metadata.name: 'Hooks' is no name"),
+        (secret("data: {}").replace("Secret", "Secrets"), "a.yaml:2: kind: 'Secrets': did you mean Secret?"),
+        (
+            "apiVersion: cornjacket.io/v1alpha1\nkind: WebhookAction\nmetadata: {name: a}\nspec: {source: {prefixes: [a]}, url: 'https://u:xyzzy@example.com'}".to_owned(),
+            "a.yaml:4: WebhookAction/a: spec.url: \"https://…@example.com\" does not match",
+        ),
+    ] {
+        let errors = errors(&text);
+        assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected}\n{errors:#?}");
+        assert!(!errors.iter().any(|error| error.contains("xyzzy") || error.contains("4711")), "{errors:#?}");
+    }
+}

@@ -12,10 +12,10 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tokio::time::{Instant, sleep_until};
 
-use super::pace::Pace;
 use super::reader::{BusError, Claim, Lane, Wanted, begin};
 use super::wake::Wake;
 use crate::event::{Shard, ShardSet};
+use crate::pace::Pace;
 
 /// Most events of one claim. Large, so that a backlog makes batches larger and rows are written less often: with cleaning
 /// up held back, the versions of a row are what makes it slow.
@@ -45,7 +45,7 @@ pub struct EmbeddedReader {
     first: ShardSet,
     /// Those of the claim that is open.
     unreached: ShardSet,
-    pace: Pace,
+    pub(super) pace: Pace,
 }
 
 impl EmbeddedReader {

@@ -6,9 +6,9 @@ use serde_json::Value;
 use sqlx::{FromRow, PgConnection, PgPool, Row};
 use uuid::Uuid;
 
-use crate::bus::pace::{Budget, MAX_BATCH_BYTES};
 use crate::bus::reader::Wanted;
 use crate::event::{SHARDS, Shard, ShardSet, StoredEvent};
+use crate::pace::{Budget, MAX_BATCH_BYTES};
 
 /// Makes the cursors of a group that do not exist yet, at the beginning.
 pub async fn make_cursors(pool: &PgPool, group: &str) -> Result<(), sqlx::Error> {
@@ -69,6 +69,33 @@ pub async fn cursors(pool: &PgPool, group: &str) -> Result<Vec<i64>, sqlx::Error
 pub async fn heads(pool: &PgPool) -> Result<Vec<i64>, sqlx::Error> {
     let rows: Vec<(Shard, i64)> = sqlx::query_as("SELECT shard, position FROM outbox_shard").fetch_all(pool).await?;
     Ok(by_shard(&rows))
+}
+
+/// The position in each shard up to which every event was published and confirmed (Kafka).
+pub async fn published(pool: &PgPool) -> Result<Vec<i64>, sqlx::Error> {
+    let rows: Vec<(Shard, i64)> = sqlx::query_as(
+        "SELECT s.shard, coalesce((SELECT o.position - 1 FROM outbox o
+                                    WHERE o.shard = s.shard AND o.position IS NOT NULL ORDER BY o.position LIMIT 1),
+                                  s.position)
+           FROM outbox_shard s",
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(by_shard(&rows))
+}
+
+/// Registers how far a reader has come, so that nothing unread is dropped.
+pub async fn report_reader(pool: &PgPool, reader: &str, positions: &[i64]) -> Result<(), sqlx::Error> {
+    debug_assert_eq!(positions.len(), SHARDS);
+    sqlx::query(
+        "INSERT INTO event_store_reader (reader, positions) VALUES ($1, $2)
+         ON CONFLICT (reader) DO UPDATE SET positions = EXCLUDED.positions, updated_at = now()",
+    )
+    .bind(reader)
+    .bind(positions)
+    .execute(pool)
+    .await?;
+    Ok(())
 }
 
 fn by_shard(rows: &[(Shard, i64)]) -> Vec<i64> {

@@ -13,8 +13,8 @@ use super::KafkaSettings;
 use super::poll::{self, Command, Ends};
 use super::record::{Partition, Record};
 use super::store::{self, Place};
-use crate::bus::pace::{Budget, MAX_BATCH_BYTES, Pace};
 use crate::bus::reader::{BusError, Claim, Lane, begin};
+use crate::pace::{Budget, MAX_BATCH_BYTES, Pace};
 
 /// Most messages of one claim.
 const BATCH: i64 = 4000;
@@ -32,7 +32,7 @@ pub struct KafkaReader {
     thread: Ends,
     held: VecDeque<Record>,
     held_bytes: usize,
-    pace: Pace,
+    pub(in crate::bus) pace: Pace,
     lanes: HashMap<Partition, Lane>,
     /// Records of an older epoch were fetched before the partition was read anew: they are dropped.
     epochs: HashMap<Partition, u64>,

@@ -7,14 +7,17 @@ mod producer;
 mod record;
 mod settings;
 mod store;
+mod watermarks;
 
 use rdkafka::error::KafkaError;
 
 use super::BusError;
 
 pub use consumer::KafkaReader;
-pub use producer::{Delivery, Message, Producer};
+pub use producer::{DEADLINE, Delivery, Message, Producer, Unwritable};
 pub use settings::{KafkaSettings, PropertyError};
+pub use store::offsets;
+pub use watermarks::{Offsets, Watermarks};
 
 impl From<KafkaError> for BusError {
     fn from(error: KafkaError) -> Self {

@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 use super::positions::Positions;
 use super::record::{self, Partition, Record};
 use super::{KafkaSettings, store};
-use crate::bus::pace::Budget;
+use crate::pace::Budget;
 
 /// Messages, and bytes of them, handed over at once.
 const CHUNK: usize = 500;
@@ -262,7 +262,7 @@ impl Thread {
         let partition: Partition = (message.topic().into(), message.partition());
         let (gap, record) =
             self.consumer.context().positions().receive(&partition, message.offset(), record::place(message));
-        if gap.is_some() {
+        if gap.as_ref().is_some_and(|gap| gap.expects > 0) {
             warn!(topic = %partition.0, partition = partition.1, offset = message.offset(),
                 "the topic is not the one that was read before: the event store fills the gap");
         }

@@ -11,8 +11,19 @@ struct Position {
     epoch: u64,
     /// The next offset to hand over.
     next: i64,
+    check: Check,
+}
+
+/// What the next message is to be looked at for.
+#[derive(Debug, Default)]
+enum Check {
+    #[default]
+    Nothing,
+    /// It is the first of its partition. Of a topic that was deleted and made again before it was read, whatever was in
+    /// the partition is lost, and nothing there tells: the event store is asked once.
+    First,
     /// Reading began one message early: the last position of each shard that was read before, to compare it with.
-    check: Option<Vec<i64>>,
+    Last(Vec<i64>),
 }
 
 /// All partitions of this consumer.
@@ -62,10 +73,14 @@ impl Positions {
     }
 
     /// Reads on as PostgreSQL says; returns the offset to begin at. Where something was read before, that is one message
-    /// early, to find out whether this is the same topic still.
+    /// early, to find out whether this is the same topic still; where nothing was, the first message comes after a gap.
     pub fn place(&mut self, partition: &Partition, next: i64, read: Vec<i64>) -> i64 {
         self.unplaced.remove(partition);
-        let check = (next > 0 && read.iter().any(|position| *position > 0)).then_some(read);
+        let check = match next {
+            0 => Check::First,
+            _ if read.iter().any(|position| *position > 0) => Check::Last(read),
+            _ => Check::Nothing,
+        };
         let position = self.known.entry(partition.clone()).or_default();
         position.next = next;
         position.check = check;
@@ -79,7 +94,7 @@ impl Positions {
         if (low..=high).contains(&begin_at(position)) {
             return Some((begin_at(position), None));
         }
-        position.check = None;
+        position.check = Check::Nothing;
         if (low..=high).contains(&position.next) {
             return Some((position.next, None));
         }
@@ -97,9 +112,12 @@ impl Positions {
     ) -> (Option<Record>, Option<Record>) {
         let Some(position) = self.known.get_mut(partition) else { return (None, None) };
         let mut before = None;
-        if let Some(read) = position.check.take()
-            && !is_the_last_read(position.next, &read, offset, place)
-        {
+        let has_a_gap = match std::mem::take(&mut position.check) {
+            Check::Nothing => false,
+            Check::First => true,
+            Check::Last(read) => !is_the_last_read(position.next, &read, offset, place),
+        };
+        if has_a_gap {
             let (expects, next) = (position.next, position.next.max(offset));
             position.next = next;
             before = Some(gap(partition, position.epoch, expects, next));
@@ -119,7 +137,7 @@ fn due(partitions: &BTreeMap<Partition, Instant>, now: Instant) -> Vec<Partition
 }
 
 fn begin_at(position: &Position) -> i64 {
-    if position.check.is_some() { position.next - 1 } else { position.next }
+    if matches!(position.check, Check::Last(_)) { position.next - 1 } else { position.next }
 }
 
 /// Whether the message before `next` is the one that was read last: it is there, and no shard's position is newer than
@@ -210,10 +228,11 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_never_read_is_not_checked() {
+    fn the_first_message_of_a_partition_comes_after_a_gap_since_nothing_tells_what_was_there_before() {
         let partition: Partition = ("t".into(), 0);
         let mut positions = Positions::default();
         assert_eq!(positions.place(&partition, 0, vec![0; SHARDS]), 0);
-        assert_eq!(shape(positions.receive(&partition, 0, Some((3, 1)))), (None, Some((0, 0))));
+        assert_eq!(shape(positions.receive(&partition, 0, Some((3, 1)))), (Some((0, -1)), Some((0, 0))));
+        assert_eq!(shape(positions.receive(&partition, 1, Some((3, 2)))), (None, Some((1, 1))));
     }
 }

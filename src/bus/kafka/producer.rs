@@ -8,6 +8,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -19,6 +20,8 @@ use super::header;
 /// How long a batch may take to be confirmed. Less than the server lets a transaction idle, so that the shard is still
 /// locked when the outcome is known.
 pub const DEADLINE: Duration = Duration::from_secs(5);
+/// How long a question about a topic may take.
+const ASK: Duration = Duration::from_secs(2);
 
 /// One event to be published.
 #[derive(Clone, Debug)]
@@ -38,10 +41,23 @@ pub struct Message {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
     Confirmed,
-    /// The broker will never take it: it is too large.
+    /// The broker will never take it, or what it was sent together with: it is too large.
     TooLarge(String),
+    /// The topic cannot be written now, whatever the message.
+    Refused(String),
     /// Not confirmed: it may or may not be in the topic.
     Unconfirmed(String),
+}
+
+/// Why a topic cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unwritable {
+    /// The broker says so: the topic is missing, or nobody may look at it.
+    Refused(String),
+    /// A partition has no leader at the moment.
+    Leaderless(String),
+    /// The broker does not answer.
+    Away(String),
 }
 
 /// A producer. After any [`Delivery`] but `Confirmed` it must be replaced by a new one, since a gap in its sequence
@@ -51,27 +67,43 @@ pub struct Producer {
 }
 
 impl Producer {
+    /// `together`: most bytes of messages in one batch of a partition; a larger message travels alone.
+    ///
     /// # Errors
     /// The settings are not accepted by the client.
-    pub fn new(settings: &KafkaSettings) -> Result<Self, KafkaError> {
-        let config = settings.producer(DEADLINE.as_millis());
+    pub fn new(settings: &KafkaSettings, together: usize) -> Result<Self, KafkaError> {
+        let config = settings.producer(DEADLINE.as_millis(), together);
         Ok(Self { inner: Arc::new(ThreadedProducer::from_config_and_context(&config, Context)?) })
     }
 
-    /// Publishes in the order given and waits until each is confirmed or not.
-    pub async fn publish(&self, messages: &[Message]) -> Vec<Delivery> {
+    /// Whether a topic may be looked at and each of its partitions has a leader.
+    ///
+    /// # Errors
+    /// The broker says that it cannot be written, or does not answer.
+    pub async fn ask(&self, topic: &str) -> Result<(), Unwritable> {
+        let (inner, name) = (self.inner.clone(), topic.to_owned());
+        match tokio::task::spawn_blocking(move || inner.client().fetch_metadata(Some(&name), ASK)).await {
+            Ok(Ok(metadata)) => judge(&metadata, topic),
+            Ok(Err(error)) => Err(Unwritable::Away(error.to_string())),
+            Err(error) => Err(Unwritable::Away(error.to_string())),
+        }
+    }
+
+    /// Publishes in the order given and waits until each is confirmed or not, or the time is over: at most [`DEADLINE`].
+    pub async fn publish(&self, messages: &[Message], within: Duration) -> Vec<Delivery> {
         let begun = Instant::now();
         let batch = Arc::new(Batch::new(messages.len()));
         for (at, message) in messages.iter().enumerate() {
-            if let Err(e) = self.hand_over(message, &batch, at, begun).await {
+            if let Err(e) = self.hand_over(message, &batch, at, begun + within).await {
                 // What comes after must not overtake it.
-                for rest in at..messages.len() {
-                    batch.settle(rest, unsent(&e));
+                batch.settle(at, unsent(&e));
+                for rest in at + 1..messages.len() {
+                    batch.settle(rest, Delivery::Unconfirmed("not sent".to_owned()));
                 }
                 break;
             }
         }
-        let left = (DEADLINE + Duration::from_millis(500)).saturating_sub(begun.elapsed());
+        let left = (within + Duration::from_millis(500)).saturating_sub(begun.elapsed());
         if timeout(left, batch.done()).await.is_err() {
             debug!("publish deadline passed with messages unconfirmed");
         }
@@ -83,7 +115,7 @@ impl Producer {
         message: &Message,
         batch: &Arc<Batch>,
         at: usize,
-        begun: Instant,
+        until: Instant,
     ) -> Result<(), KafkaError> {
         let (shard, position) = (message.shard.to_string(), message.position.to_string());
         let headers = |pairs: &[(&str, Option<&str>)]| {
@@ -106,9 +138,7 @@ impl Producer {
         loop {
             match self.inner.send(record) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if begun.elapsed() < DEADLINE =>
-                {
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < until => {
                     record = back;
                     sleep(Duration::from_millis(2)).await;
                 }
@@ -126,11 +156,35 @@ impl Drop for Producer {
     }
 }
 
+fn judge(metadata: &Metadata, topic: &str) -> Result<(), Unwritable> {
+    let refused = |cause: String| Err(Unwritable::Refused(cause));
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
+        return refused("the broker does not know the topic".to_owned());
+    };
+    if let Some(error) = found.error() {
+        return refused(RDKafkaErrorCode::from(error).to_string());
+    }
+    match found.partitions().iter().find(|partition| partition.leader() < 0) {
+        Some(partition) => Err(Unwritable::Leaderless(format!("partition {} has no leader", partition.id()))),
+        None if found.partitions().is_empty() => refused("the topic has no partitions".to_owned()),
+        None => Ok(()),
+    }
+}
+
 fn unsent(error: &KafkaError) -> Delivery {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
             Delivery::TooLarge(error.to_string())
         }
+        Some(
+            RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::PolicyViolation
+            | RDKafkaErrorCode::InvalidRecord,
+        ) => Delivery::Refused(error.to_string()),
         _ => Delivery::Unconfirmed(error.to_string()),
     }
 }
@@ -162,7 +216,7 @@ impl Batch {
 
     fn take(&self) -> Vec<Delivery> {
         let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        let late = || Delivery::Unconfirmed(format!("not confirmed within {} s", DEADLINE.as_secs()));
+        let late = || Delivery::Unconfirmed("not confirmed in time".to_owned());
         outcomes.iter().map(|outcome| outcome.clone().unwrap_or_else(late)).collect()
     }
 }

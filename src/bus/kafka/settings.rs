@@ -58,20 +58,27 @@ impl KafkaSettings {
             // Errors of connections are reported by what fails because of them.
             .set("log.connection.close", "false")
             .set("log_level", "3");
-        for (name, value) in self.properties.iter().filter(|(name, _)| !OURS.contains(&name.as_str())) {
+        for (name, value) in self.passed_through() {
             config.set(name, value.expose_secret());
         }
         config
     }
 
+    fn passed_through(&self) -> impl Iterator<Item = (&String, &SecretString)> {
+        self.properties.iter().filter(|(name, _)| !OURS.contains(&name.as_str()))
+    }
+
     /// Properties of a client that administers topics.
     pub fn admin(&self) -> BTreeMap<String, String> {
         let config = self.client("controllers");
-        config.config_map().iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        let ours = config.config_map().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        // The client's own map holds a placeholder in place of each password.
+        let theirs = self.passed_through().map(|(name, value)| (name.clone(), value.expose_secret().to_owned()));
+        ours.chain(theirs).collect()
     }
 
-    /// Idempotent, gapless, acks=all, murmur2 partitioner as Java clients have it.
-    pub(super) fn producer(&self, deadline_ms: u128) -> ClientConfig {
+    /// `together`: most bytes of messages that are put together. Idempotent, gapless, acks=all, murmur2 partitioner as Java clients have it.
+    pub(super) fn producer(&self, deadline_ms: u128, together: usize) -> ClientConfig {
         let mut config = self.client("relay");
         config
             .set("enable.idempotence", "true")
@@ -79,11 +86,20 @@ impl KafkaSettings {
             .set("acks", "all")
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "1")
+            .set("batch.size", together.max(1).to_string())
             .set("queue.buffering.max.messages", "100000")
             // Longer than anybody waits: a message that expired in the client would let a later one overtake it. Who
             // waited in vain purges the client instead, which keeps a prefix.
             .set("message.timeout.ms", "60000")
             .set("request.timeout.ms", deadline_ms.to_string());
+        config
+    }
+
+    /// Reads nothing. Ends of partitions count every message, also those behind another producer's open transaction.
+    pub(super) fn watermarks(&self) -> ClientConfig {
+        let mut config = self.client("handler-watermarks");
+        // Each failed connection would be a line; who asks says it once.
+        config.set("isolation.level", "read_uncommitted").set("log_level", "2");
         config
     }
 
@@ -120,7 +136,7 @@ mod tests {
         };
         assert!(error.to_string().contains("number 2") && !error.to_string().contains("hunter2"), "{error}");
         let settings = KafkaSettings::new("b:9092", &["sasl.pasword=hunter2".to_owned()]).expect("pairs");
-        let Err(error) = super::super::Producer::new(&settings) else { panic!("there is no such property") };
+        let Err(error) = super::super::Producer::new(&settings, 1_000_000) else { panic!("there is no such property") };
         let error = crate::bus::BusError::from(error);
         assert!(error.to_string().contains("sasl.pasword") && !error.to_string().contains("hunter2"), "{error}");
     }
@@ -130,9 +146,11 @@ mod tests {
         let properties = ["security.protocol=SASL_SSL", "sasl.password = a=b", "acks=0", "enable.auto.commit=true"]
             .map(str::to_owned);
         let settings = KafkaSettings::new("broker:9092", &properties).expect("well-formed");
-        assert_eq!(settings.producer(5000).get("security.protocol"), Some("SASL_SSL"));
-        assert_eq!(settings.producer(5000).get("sasl.password"), Some("a=b"));
-        assert_eq!(settings.producer(5000).get("acks"), Some("all"));
+        assert_eq!(settings.producer(5000, 1_000_000).get("security.protocol"), Some("SASL_SSL"));
+        assert_eq!(settings.producer(5000, 1_000_000).get("sasl.password"), Some("a=b"));
+        assert_eq!(settings.admin().get("sasl.password").map(String::as_str), Some("a=b"));
+        assert_eq!(settings.admin().get("acks"), None);
+        assert_eq!(settings.producer(5000, 1_000_000).get("acks"), Some("all"));
         assert_eq!(settings.consumer("g").get("enable.auto.commit"), Some("false"));
         assert!(KafkaSettings::new("broker:9092", &["no-value".to_owned()]).is_err());
     }

@@ -3,6 +3,7 @@
 use sqlx::{PgConnection, PgPool};
 
 use super::record::Partition;
+use super::watermarks::Offsets;
 use crate::event::SHARDS;
 
 /// How far the group has come in one partition.
@@ -31,6 +32,16 @@ pub(super) async fn resume(pool: &PgPool, group: &str, partitions: &[Partition])
     .bind(numbers)
     .fetch_all(pool)
     .await
+}
+
+/// The next offset to read of every partition that the group has met.
+pub async fn offsets(pool: &PgPool, group: &str) -> Result<Offsets, sqlx::Error> {
+    let rows: Vec<(String, i32, i64)> =
+        sqlx::query_as("SELECT topic, partition, next_offset FROM bus_offset WHERE consumer_group = $1")
+            .bind(group)
+            .fetch_all(pool)
+            .await?;
+    Ok(rows.into_iter().map(|(topic, partition, next)| ((topic, partition), next)).collect())
 }
 
 /// Locks the places of partitions, in one order, until the transaction ends. Another owner's batch is waited for.

@@ -44,7 +44,15 @@ pub fn reason(status: StatusCode, body: &str) -> String {
 pub(super) fn unreachable(url: &str, error: &reqwest::Error) -> anyhow::Error {
     let cause = innermost(error);
     let hint = if error.is_connect() { "; is the platform running, and is --url its address?" } else { "" };
-    anyhow::anyhow!("cannot reach {url}: {cause}{hint}")
+    anyhow::anyhow!("cannot reach {}: {cause}{hint}", shown(url))
+}
+
+/// An address without the user and password that it may hold.
+pub(super) fn shown(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let host = rest[..authority].rfind('@').map_or(0, |at| at + 1);
+    if scheme.is_empty() { rest[host..].to_owned() } else { format!("{scheme}://{}", &rest[host..]) }
 }
 
 /// The cause that people can act on: `Connection refused`, not `error sending request`.
@@ -69,6 +77,13 @@ mod tests {
         assert_eq!(retry_after(StatusCode::SERVICE_UNAVAILABLE, &headers), Some(Duration::from_secs(7)));
         headers.insert(RETRY_AFTER, "86400".parse().unwrap());
         assert_eq!(retry_after(StatusCode::SERVICE_UNAVAILABLE, &headers), Some(LONGEST_PAUSE));
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        assert_eq!(shown("http://u:p@a@h:1/x?y=u@v"), "http://h:1/x?y=u@v");
+        assert_eq!(shown("u:p@h:1"), "h:1");
+        assert_eq!(shown("http://h:1/a@b"), "http://h:1/a@b");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::client::{client, innermost, reason, retry_after, unreachable};
+use super::client::{client, innermost, reason, retry_after, shown, unreachable};
 use super::input::Batch;
 
 /// How often a request is tried: a full queue or a database that is away ends within that, or something is wrong.
@@ -27,13 +27,16 @@ pub(super) struct Done {
     pub accepted: usize,
     pub refused: usize,
     pub last_id: Option<Uuid>,
+    /// The events have lines that a refusal can name; one of the arguments has none.
+    lines: bool,
 }
 
 impl Done {
     fn refuse(&mut self, line: usize, why: &str) {
         self.refused += 1;
         if self.refused <= SHOWN {
-            eprintln!("line {line}: {why}");
+            let place = if self.lines { format!("line {line}") } else { "refused".to_owned() };
+            eprintln!("{place}: {why}");
         } else if self.refused == SHOWN + 1 {
             eprintln!("more refusals follow that are not shown");
         }
@@ -83,10 +86,11 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    /// To the service at this address. `key` begins the idempotency key of every request.
-    pub fn new(url: &str, key: String) -> anyhow::Result<Self> {
+    /// To the service at this address. `key` begins the idempotency key of every request; `lines`: the events come from
+    /// lines that a refusal can name.
+    pub fn new(url: &str, key: String, lines: bool) -> anyhow::Result<Self> {
         let url = format!("{}/api/v1/events/batch", url.trim_end_matches('/'));
-        Ok(Self { client: client()?, url, key, number: 0, done: Done::default() })
+        Ok(Self { client: client()?, url, key, number: 0, done: Done { lines, ..Done::default() } })
     }
 
     /// Sends one batch and notes what became of each event.
@@ -140,7 +144,7 @@ impl Sending {
                     return Err(unreachable(&self.url, &error));
                 }
                 Err(error) => {
-                    eprintln!("{}: {}; trying again", self.url, innermost(&error));
+                    eprintln!("{}: {}; trying again", shown(&self.url), innermost(&error));
                     Duration::from_secs(1)
                 }
             };

@@ -48,9 +48,10 @@ pub struct SendArgs {
 /// The input cannot be read, or the service not reached.
 pub async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
     let key = args.idempotency_key.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
-    let mut sending = Sending::new(&args.url, key)?;
+    let single = single(&args)?;
+    let mut sending = Sending::new(&args.url, key, single.is_none())?;
     let start = Instant::now();
-    if let Some(item) = single(&args)? {
+    if let Some(item) = single {
         sending.send(Batch { items: vec![item], read: 0 }).await?;
         if let Some(event_id) = sending.done.last_id {
             println!("{event_id}");

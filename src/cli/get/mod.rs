@@ -25,11 +25,12 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub struct GetArgs {
-    /// EventType, Topic, Projection or WebhookAction, or a short name (et, tp, proj, wha); default: all
-    #[arg(value_parser = kind)]
-    kind: Option<Kind>,
+    /// eventtype, topic, projection or webhookaction; also plural (eventtypes, event-types), by short name (et, tp, proj, wha),
+    /// or with a name (projection/sensor-state); default: all
+    #[arg(value_parser = what, value_name = "KIND[/NAME]")]
+    what: Option<What>,
     /// Only the resource of this name
-    #[arg(requires = "kind")]
+    #[arg(requires = "what")]
     name: Option<String>,
     /// How it is printed: `wide` has whole messages and where each resource was read
     #[arg(short, long, value_enum)]
@@ -52,8 +53,30 @@ enum Output {
     Yaml,
 }
 
-fn kind(word: &str) -> Result<Kind, String> {
-    word.parse::<Kind>().map_err(|e| e.to_string())
+/// A kind, and a name where one is given with it as kubectl takes it and as the table prints it: `projection/sensor-state`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct What {
+    kind: Kind,
+    name: Option<String>,
+}
+
+fn what(word: &str) -> Result<What, String> {
+    let (kind, name) = word.split_once('/').map_or((word, None), |(kind, name)| (kind, Some(name.to_owned())));
+    Ok(What { kind: kind.parse::<Kind>().map_err(|e| format!("{e}, or nothing for all"))?, name })
+}
+
+impl GetArgs {
+    fn kind(&self) -> Option<Kind> {
+        self.what.as_ref().map(|what| what.kind)
+    }
+
+    fn name(&self) -> anyhow::Result<Option<&str>> {
+        let with_kind = self.what.as_ref().and_then(|what| what.name.as_deref());
+        if let (Some(one), Some(two)) = (with_kind, &self.name) {
+            anyhow::bail!("two names are given, '{one}' and '{two}': give one");
+        }
+        Ok(with_kind.or(self.name.as_deref()))
+    }
 }
 
 pub async fn run(args: GetArgs) -> anyhow::Result<()> {
@@ -61,13 +84,16 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
     let pool = database::pool(&url, "get", 1)?;
     let read = store::read(&pool, &args.namespace);
     let read = tokio::time::timeout(ANSWER, read).await.context("the database does not answer")?;
-    let (mut entries, live) = read.with_context(|| unreadable(&args))?;
+    let (mut entries, life) = read.with_context(|| unreadable(&args))?;
     for entry in &mut entries {
-        silence::tell(entry, &live);
+        silence::tell(entry, &life);
     }
-    entries.retain(|entry| args.kind.is_none_or(|kind| kind == entry.kind));
-    if let (Some(kind), Some(name)) = (args.kind, &args.name) {
-        entries.retain(|entry| entry.name == *name);
+    if let Some(note) = silence::note(&life) {
+        eprintln!("{note}");
+    }
+    entries.retain(|entry| args.kind().is_none_or(|kind| kind == entry.kind));
+    if let (Some(kind), Some(name)) = (args.kind(), args.name()?) {
+        entries.retain(|entry| entry.name == name);
         anyhow::ensure!(!entries.is_empty(), "there is no {kind} '{name}' in the namespace '{}'", args.namespace);
     }
     Ok(print(&rendered(&entries, &args)?)?)
@@ -100,10 +126,10 @@ fn rendered(entries: &[Entry], args: &GetArgs) -> anyhow::Result<String> {
             if entries.is_empty() {
                 eprintln!("nothing is declared in the namespace '{}'", args.namespace);
             }
-            table::render(entries, args.kind.is_none(), args.output.is_some(), Utc::now())
+            table::render(entries, args.what.is_none(), args.output.is_some(), Utc::now())
         }
-        Some(Output::Json) => serde_json::to_string_pretty(&document(entries, args.name.is_some()))? + "\n",
-        Some(Output::Yaml) => serde_saphyr::to_string(&document(entries, args.name.is_some()))?,
+        Some(Output::Json) => serde_json::to_string_pretty(&document(entries, args.name()?.is_some()))? + "\n",
+        Some(Output::Yaml) => serde_saphyr::to_string(&document(entries, args.name()?.is_some()))?,
     })
 }
 
@@ -147,4 +173,29 @@ fn object(entry: &Entry) -> Value {
         });
     }
     object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_taken_as_kubectl_takes_them_and_listed_where_one_is_refused() {
+        for word in
+            ["EventType", "eventtype", "eventtypes", "event-type", "event-types", "et", "eventtypes.cornjacket.io"]
+        {
+            assert_eq!(what(word), Ok(What { kind: Kind::EventType, name: None }), "{word}");
+        }
+        for (word, kind) in
+            [("tp", Kind::Topic), ("Projections", Kind::Projection), ("webhook-actions", Kind::WebhookAction)]
+        {
+            assert_eq!(what(word), Ok(What { kind, name: None }), "{word}");
+        }
+        let named = What { kind: Kind::Projection, name: Some("sensor-state".to_owned()) };
+        assert_eq!(what("projection/sensor-state"), Ok(named));
+        let refused = what("events").expect_err("no kind");
+        for known in ["'events'", "eventtype (et)", "topic (tp)", "projection (proj)", "webhookaction (wha)", "all"] {
+            assert!(refused.contains(known), "{refused}");
+        }
+    }
 }

@@ -44,9 +44,17 @@ pub struct Progress {
     pub updated_at: DateTime<Utc>,
 }
 
-/// Everything of a namespace, by kind and name.
-/// With the roles that live in this database.
-pub async fn read(pool: &PgPool, namespace: &str) -> Result<(Vec<Entry>, Vec<Role>), sqlx::Error> {
+/// The processes of the data plane, as far as this database shows them.
+#[derive(Clone, Debug, Default)]
+pub struct Life {
+    /// Each role that was ever here (and not swept since), with the seconds since its last heartbeat.
+    pub heartbeats: Vec<(Role, i64)>,
+    /// One of them is connected: a killed process loses its connections at once, and its heartbeats grow old.
+    pub connected: bool,
+}
+
+/// Everything of a namespace, by kind and name; with who lives to run it.
+pub async fn read(pool: &PgPool, namespace: &str) -> Result<(Vec<Entry>, Life), sqlx::Error> {
     let rows = sqlx::query(
         "SELECT kind, name, coalesce(s.generation, r.generation) AS generation, s.origin, s.status,
                 coalesce(s.created_at, r.updated_at) AS created_at,
@@ -64,11 +72,27 @@ pub async fn read(pool: &PgPool, namespace: &str) -> Result<(Vec<Entry>, Vec<Rol
         entries.extend(entry(&row, namespace, &progress)?);
     }
     entries.sort_by_key(|entry| Kind::ALL.iter().position(|kind| *kind == entry.kind));
-    let live: Vec<String> =
-        sqlx::query_scalar("SELECT DISTINCT role FROM instance WHERE heartbeat_at > now() - interval '15 seconds'")
-            .fetch_all(pool)
-            .await?;
-    Ok((entries, live.iter().filter_map(|role| Role::parse(role)).collect()))
+    Ok((entries, life(pool).await?))
+}
+
+async fn life(pool: &PgPool) -> Result<Life, sqlx::Error> {
+    let heartbeats: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT role, extract(epoch FROM now() - max(heartbeat_at))::bigint FROM instance GROUP BY role ORDER BY role",
+    )
+    .fetch_all(pool)
+    .await?;
+    // Of other users' sessions nothing but their being there can be seen: they may be ours.
+    let connected = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity
+          WHERE datname = current_database() AND pid <> pg_backend_pid()
+            AND coalesce(backend_type, 'client backend') = 'client backend'
+            AND (coalesce(application_name, '') = '' OR application_name LIKE 'cornjacket %')
+            AND coalesce(application_name, '') NOT IN ('cornjacket get', 'cornjacket controllers', 'cornjacket migrate'))",
+    )
+    .fetch_one(pool)
+    .await?;
+    let heartbeats = heartbeats.iter().filter_map(|(role, age)| Some((Role::parse(role)?, *age))).collect();
+    Ok(Life { heartbeats, connected })
 }
 
 async fn progress(pool: &PgPool) -> Result<HashMap<String, Progress>, sqlx::Error> {

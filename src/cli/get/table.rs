@@ -31,7 +31,7 @@ fn header(kind: Kind, wide: bool) -> Vec<&'static str> {
         Kind::Projection => &["TYPE", "CAUGHT-UP"],
         Kind::WebhookAction => &[],
     };
-    let more: &[&str] = if wide { &["GENERATION", "SERVED", "INSTANCES", "ORIGIN"] } else { &[] };
+    let more: &[&str] = if wide { &["GENERATION", "SERVED", "ACKED", "ORIGIN"] } else { &[] };
     [&["NAME", "READY", "REASON"], facts, more, &["AGE", "MESSAGE"]].concat()
 }
 
@@ -57,7 +57,7 @@ fn row(entry: &Entry, qualified: bool, wide: bool, now: DateTime<Utc>) -> Vec<St
     row
 }
 
-/// How many live instances run it, of how many.
+/// How many roles of live processes run it, of how many.
 fn instances(status: &Value) -> String {
     match (&status["dataPlane"]["ackedReplicas"], &status["dataPlane"]["totalReplicas"]) {
         (Value::Number(acked), Value::Number(total)) => format!("{acked}/{total}"),

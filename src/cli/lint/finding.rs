@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crds::manifest::{Manifest, ManifestError, Origin};
+use crds::manifest::{Manifest, ManifestError, Origin, Secret};
 use crds::reason::Reason;
 use crds::registration::Kind;
 use serde::Serialize;
@@ -52,6 +52,20 @@ impl Finding {
             name: Some(manifest.resource.name().to_owned()),
             field: field.map(str::to_owned),
             reason: reason.as_str(),
+            message: message.to_owned(),
+        }
+    }
+
+    /// A Secret that is declared twice.
+    pub(super) fn of_secret(secret: &Secret, message: &str) -> Self {
+        Self {
+            file: secret.origin.file.clone(),
+            line: secret.origin.line,
+            severity: Severity::Error,
+            kind: Some("Secret"),
+            name: Some(secret.name.clone()),
+            field: None,
+            reason: Reason::Conflict.as_str(),
             message: message.to_owned(),
         }
     }

@@ -13,7 +13,8 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use controllers::resolve::{Failure, Outcome, resolve};
 use controllers::resource::Declared;
-use crds::manifest::{self, Manifest};
+use controllers::webhook_action::secrets::Secrets;
+use crds::manifest::{self, Manifest, Secret};
 use crds::reason::Reason;
 use crds::registration::ResourceKey;
 
@@ -63,16 +64,18 @@ pub fn run(args: &LintArgs) -> anyhow::Result<()> {
 
 /// Checks the files, each with its text, as one set.
 fn lint(files: &[(String, String)]) -> Report {
-    let mut manifests = Vec::new();
+    let (mut manifests, mut secrets) = (Vec::new(), Vec::new());
     let mut findings = BTreeSet::new();
     for (file, text) in files {
         let reading = manifest::read(file, text);
         findings.extend(reading.errors.into_iter().map(Finding::from));
         manifests.extend(reading.manifests);
+        secrets.extend(reading.secrets);
     }
     let resources = manifests.len();
     let set = once_each(manifests, &mut findings);
-    findings.extend(unresolved(&set));
+    let secrets = each_secret_once(secrets, &mut findings);
+    findings.extend(unresolved(&set, &secrets));
     findings.extend(set.iter().flat_map(|(key, manifest)| sources::unknown(key, manifest, &set)));
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
@@ -97,14 +100,32 @@ fn once_each(manifests: Vec<Manifest>, findings: &mut BTreeSet<Finding>) -> BTre
     kept
 }
 
-/// What keeps resources from running together, namespace by namespace.
-fn unresolved(manifests: &BTreeMap<ResourceKey, Manifest>) -> Vec<Finding> {
+/// The same for Secrets, which actions refer to.
+fn each_secret_once(secrets: Vec<Secret>, findings: &mut BTreeSet<Finding>) -> Vec<Secret> {
+    let mut kept: Vec<Secret> = Vec::new();
+    for secret in secrets {
+        let same = kept.iter().find(|other| (&other.namespace, &other.name) == (&secret.namespace, &secret.name));
+        match same {
+            Some(first) => {
+                let message = format!("is declared at {} already: remove one of the two", first.origin);
+                findings.insert(Finding::of_secret(&secret, &message));
+            }
+            None => kept.push(secret),
+        }
+    }
+    kept
+}
+
+/// What keeps resources from running together, namespace by namespace. A Secret that is not among the manifests may be in a
+/// cluster.
+fn unresolved(manifests: &BTreeMap<ResourceKey, Manifest>, secrets: &[Secret]) -> Vec<Finding> {
     let namespaces: BTreeSet<&str> = manifests.keys().map(|key| key.namespace.as_str()).collect();
     let mut findings = Vec::new();
     for namespace in namespaces {
         let of_namespace = manifests.iter().filter(|(key, _)| key.namespace == namespace);
         let set: Vec<Declared> = of_namespace.map(|(key, manifest)| declared(key, manifest)).collect();
-        for resolution in resolve(&set, &BTreeMap::new()) {
+        let secrets = Secrets::of_manifests(secrets.iter().filter(|secret| secret.namespace == namespace));
+        for resolution in resolve(&set, &BTreeMap::new(), &secrets) {
             if let Outcome::Refused(Failure { reason, message, .. }) = &resolution.outcome {
                 let severity = if *reason == Reason::NotServed { Severity::Warning } else { Severity::Error };
                 findings.push(Finding::new(&manifests[&resolution.key], severity, *reason, message));

@@ -24,6 +24,43 @@ fn the_samples_have_no_findings() {
 }
 
 #[test]
+fn the_examples_of_the_page_on_webhooks_have_no_findings() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/webhooks.md");
+    let text = std::fs::read_to_string(page).expect("the page");
+    let blocks: Vec<&str> = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let report = lint(&[("page.yaml".to_owned(), blocks.join("---\n"))]);
+    assert_eq!((report.findings, report.resources, blocks.len()), (Vec::new(), 1, 2));
+}
+
+#[test]
+fn a_webhook_is_checked_with_the_secrets_beside_it_and_others_may_be_in_a_cluster() {
+    let secret = |name: &str, values: &str| {
+        format!("---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData: {values}\n")
+    };
+    let action = format!(
+        "---\n{HEAD}\nkind: WebhookAction\nmetadata: {{name: w}}\nspec:\n  source: {{prefixes: [a]}}\n  url: https://example.com/\n  \
+         signing: {{secretRefs: [{{name: hooks, key: signing}}]}}\n"
+    );
+    assert_eq!(found(&(action.clone() + &secret("other", "{}"))), Vec::<String>::new());
+    for (secrets, expected) in [
+        (
+            secret("hooks", "{a: b}"),
+            "a.yaml:8: error: WebhookAction/w: spec.signing.secretRefs[0]: the Secret 'hooks' has no key 'signing'",
+        ),
+        (
+            secret("hooks", "{signing: xyzzy}"),
+            "a.yaml:8: error: WebhookAction/w: spec.signing.secretRefs[0]: key 'signing' of the Secret 'hooks' cannot be used: it has 5 bytes",
+        ),
+        (secret("a", "{}") + &secret("a", "{}"), "a.yaml:15: error: Secret/a: is declared at a.yaml:10 already"),
+        (secret("hooks", "{a: 1}"), "a.yaml:13: error: stringData.a: its value must be a text"),
+    ] {
+        let found = found(&(action.clone() + &secrets));
+        assert!(found.iter().any(|finding| finding.starts_with(expected)), "{expected}\n{found:#?}");
+        assert!(!found.iter().any(|finding| finding.contains("xyzzy")), "{found:#?}");
+    }
+}
+
+#[test]
 fn each_kind_of_mistake_is_named_with_its_line() {
     let rest = topic("rest", "{default: true}");
     let schema = "  versions:\n  - version: 1\n    schema: {type: object, required: [value]}\n  examples:\n  - value: 1\n  - other: 1";

@@ -14,9 +14,11 @@ use anyhow::Context;
 use clap::Args;
 use secrecy::SecretString;
 
+use super::controllers::DriftArgs;
 use super::ingest::IngestTuning;
 use super::process::{BusArgs, LogArgs, PollArgs, Process, prepare};
 use super::relay::RelayTuning;
+use super::secrets_key::SecretsKeyArgs;
 use super::url::DatabaseUrl;
 use crate::database::Urls;
 use crate::lifecycle::Stage;
@@ -25,10 +27,10 @@ use welcome::Steps;
 
 #[derive(Args)]
 pub struct UpArgs {
-    /// Where the private PostgreSQL keeps its data, and `get` finds the database
+    /// Where the private PostgreSQL keeps its data, and `get` finds the database; also the key of the secrets, if none is given
     #[arg(long, env = "CORNJACKET_DATA_DIR", default_value = ".cornjacket", value_name = "DIR")]
     data_dir: PathBuf,
-    /// Manifests of EventTypes, Topics and Projections; changes are picked up while running
+    /// Manifests of EventTypes, Topics, Projections, WebhookActions and their Secrets; changes are picked up while running
     #[arg(long, env = "CORNJACKET_RESOURCES", default_value = "crds/samples", value_name = "DIR")]
     resources: PathBuf,
     #[command(flatten)]
@@ -60,6 +62,10 @@ pub struct UpArgs {
     relay: RelayTuning,
     #[command(flatten)]
     poll: PollArgs,
+    #[command(flatten)]
+    drift: DriftArgs,
+    #[command(flatten)]
+    secrets: SecretsKeyArgs,
     /// How long a stop may take, in seconds
     #[arg(long, env = "CORNJACKET_DRAIN_SECONDS", default_value_t = 25, value_name = "SECONDS")]
     drain_seconds: u64,
@@ -100,11 +106,15 @@ pub async fn run(args: UpArgs, logs: &LogArgs) -> anyhow::Result<()> {
         (Some(postgres), urls)
     };
     let died = postgres.as_ref().map(PrivatePostgres::died);
-    let stopping = process.lifecycle.stopping();
+    let (stopping, data_dir) = (process.lifecycle.stopping(), args.data_dir.clone());
     let ended = if stopping.is_cancelled() { Ok(()) } else { serve(args, process, &steps, bus, urls, died).await };
-    if let Some(postgres) = postgres {
-        steps.say("Stopping PostgreSQL");
-        postgres.stop().await;
+    match postgres {
+        Some(postgres) => {
+            steps.say("Stopping PostgreSQL");
+            postgres.stop().await;
+            steps.say(&format!("Stopped; the data is kept in {}", data_dir.display()));
+        }
+        None => steps.say("Stopped; the data is kept in the database"),
     }
     ended
 }
@@ -138,7 +148,7 @@ async fn serve(
     died: Option<impl Future<Output = String> + Send + 'static>,
 ) -> anyhow::Result<()> {
     steps.say("Applying database migrations");
-    prepare(urls.distinct(), false).await?;
+    process.unless_stopped(prepare(urls.distinct(), false)).await?;
     if let Some(died) = died {
         let (stop, stopping) = (process.lifecycle.token(Stage::Serve), process.lifecycle.stopping());
         process.lifecycle.spawn(Stage::Serve, "postgres", async move {

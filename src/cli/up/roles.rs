@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use controllers::Source;
+
 use super::UpArgs;
 use super::welcome::Addresses;
 use crate::bus::wake::{self, Wake};
-use crate::cli::controllers::{self, Controllers};
+use crate::cli::controllers::{self as control, Controllers};
 use crate::cli::process::Process;
 use crate::database::{self, Urls};
 use crate::event::ShardSet;
@@ -18,9 +20,19 @@ use crate::{ingest, operate, query};
 
 /// Starts every role; returns where they listen.
 pub(super) async fn start(args: &UpArgs, process: &Process, bus: BusChoice, urls: &Urls) -> anyhow::Result<Addresses> {
-    let resources = args.resources.clone();
-    let controllers = Controllers { resources, namespace: "default".to_owned(), urls: urls.clone(), bus: bus.clone() };
-    controllers::start(controllers, process)?;
+    let source = Source::Directory(args.resources.clone());
+    let (namespace, drift) = ("default".to_owned(), args.drift.drift());
+    let secrets_key = Some(args.secrets.key_or_own(&args.data_dir)?);
+    let controllers = Controllers {
+        source,
+        namespace,
+        urls: urls.clone(),
+        bus: bus.clone(),
+        drift,
+        secrets_key,
+        handler_selector: None,
+    };
+    control::start(controllers, control::ALONE, process)?;
     let (outbox, event_store) = (Wake::default(), Wake::default());
     let registry = load(process, urls, &[Role::Ingest, Role::Relay, Role::Handle, Role::Query])?;
     handle(args, process, &bus, urls, &registry, event_store.clone())?;
@@ -60,6 +72,8 @@ fn handle(
         catalog: registry.catalog.clone(),
         acks: registry.acks.clone(),
         gate: process.readiness.gate("projections", "reconciling"),
+        batches: process.readiness.gate("batches", "none has got through yet"),
+        bus_gate: process.readiness.gate("handler bus", "connecting"),
     };
     Ok(handler.start(&process.lifecycle)?)
 }

@@ -67,12 +67,12 @@ pub(super) async fn when_ready(readiness: Readiness, steps: Steps, at: Addresses
   operations    http://{actions}/readyz, /metrics
   resources     {resources} (edit, add or remove files: changes are picked up)
 
-Send a first event, and read what became of it:
+Send a first event, and read what became of it (after_event waits until it has):
 
-  curl -s http://{ingest}/api/v1/events -H 'Content-Type: application/json' \
-    -d '{{"event_type":"sensor.reading","aggregate_id":"device-001","payload":{{"value":72.5,"unit":"fahrenheit"}}}}'
-
-  curl -s http://{query}/api/v1/projections/sensor_state/device-001
+  event=$(curl -s http://{ingest}/api/v1/events -H 'Content-Type: application/json' \
+    -d '{{"event_type":"sensor.reading","aggregate_id":"device-001","payload":{{"value":72.5,"unit":"fahrenheit"}}}}' |
+    tee /dev/stderr | grep -o '[0-9a-f-]\{{36\}}')
+  curl -s "http://{query}/api/v1/projections/sensor_state/device-001?after_event=$event"
 
 Stop with Ctrl-C.
 "#,

@@ -15,7 +15,6 @@ use super::event::{NewEvent, admitted_now};
 use super::problem::Problem;
 use super::receive::{Form, Received, receive};
 use crate::ingest::accept::{Admitted, GivenKey};
-use crate::ingest::json::Elements;
 use crate::ingest::refusal::{FieldError, Reason, Refusal};
 use crate::ingest::{Ingest, cloudevents, envelope};
 use crate::outbox::Outcome;
@@ -55,7 +54,7 @@ impl Options {
     params(Options, ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
     responses(
         (status = 202, description = "all are stored", body = BatchAnswer),
-        (status = 207, description = "some are stored", body = BatchAnswer),
+        (status = 207, description = "some are stored; see Retry-After where others may be later", body = BatchAnswer),
         (status = 400, description = "none is stored, or the batch cannot be read", body = BatchAnswer),
         (status = 413, description = "too many bytes or events", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "none is stored: the queue is full; see Retry-After", body = BatchAnswer),
@@ -70,7 +69,7 @@ pub async fn post(State(ingest): State<Arc<Ingest>>, request: Request<Body>) -> 
         Err(refusal) => return refusal.into_response(),
     };
     let forms = [Form::Json, Form::Lines, Form::CloudEvents];
-    let answered = match receive(request, limits, |_| limits.batch_bytes, &forms).await {
+    let answered = match receive(request, &ingest, |_| limits.batch_bytes, &forms).await {
         Ok(received) => store(&ingest, &received, options).await,
         Err(refusal) => Err(refusal),
     };
@@ -103,8 +102,8 @@ pub(super) async fn store(ingest: &Ingest, received: &Received, options: Options
 fn texts(received: &Received, max: usize) -> Result<Vec<&str>, Refusal> {
     let text = received.text()?;
     let texts = match received.form {
-        Form::Lines => text.lines().map(str::trim).filter(|line| !line.is_empty()).take(max + 1).collect(),
-        _ => Elements::parse(text)?.texts,
+        Form::Lines => envelope::lines(text).take(max + 1).collect(),
+        _ => envelope::elements(text)?,
     };
     if texts.len() > max {
         let message = format!("must hold at most {max} events");

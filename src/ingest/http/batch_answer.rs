@@ -1,7 +1,7 @@
 //! What a batch is answered.
 
 use axum::Json;
-use axum::http::header::WARNING;
+use axum::http::header::{RETRY_AFTER, WARNING};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -60,7 +60,8 @@ pub(super) fn answer(results: Vec<Stored>) -> Response {
         None if accepted == total => StatusCode::ACCEPTED,
         None => StatusCode::MULTI_STATUS,
     };
-    let retry_after = cause.as_ref().and_then(|(reason, _)| reason.retry_after());
+    // Also where others were stored, or were refused for good: some may be taken later.
+    let retry_after = results.iter().filter_map(|(result, _)| result.as_ref().err()?.reason.retry_after()).max();
     let results =
         results.into_iter().enumerate().map(|(index, (result, warnings))| item(index, result, warnings)).collect();
     let body = BatchAnswer { accepted, refused: total - accepted, problem: cause.map(|(_, problem)| problem), results };
@@ -68,6 +69,9 @@ pub(super) fn answer(results: Vec<Stored>) -> Response {
         Some(_) => http::problem(status, &body, retry_after),
         None => (status, Json(body)).into_response(),
     };
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
     if warns {
         response.headers_mut().insert(WARNING, HeaderValue::from_static(SCHEMA_WARNING));
     }

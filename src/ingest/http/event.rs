@@ -84,7 +84,7 @@ pub async fn post(State(ingest): State<Arc<Ingest>>, request: Request<Body>) -> 
     let max = |form| if form == Form::CloudEvents { limits.batch_bytes } else { limits.event_bytes };
     let forms = [Form::Json, Form::CloudEvent, Form::Binary, Form::CloudEvents];
     let options = Options::read(request.uri().query());
-    let answered = match receive(request, limits, max, &forms).await {
+    let answered = match receive(request, &ingest, max, &forms).await {
         Ok(received) if received.form == Form::CloudEvents => match options {
             Ok(options) => batch::store(&ingest, &received, options).await,
             Err(refusal) => Err(refusal),

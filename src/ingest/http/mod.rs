@@ -2,6 +2,7 @@
 
 mod batch;
 mod batch_answer;
+mod bodies;
 mod event;
 mod event_types;
 mod openapi;
@@ -16,6 +17,7 @@ use axum::routing::{get, post};
 use super::Ingest;
 use crate::operate::http::docs;
 
+pub use bodies::Bodies;
 pub use openapi::openapi;
 
 /// What ingest serves, to be merged into a listener's routes: the interface, its description and a page to read it.

@@ -7,9 +7,10 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, Request};
 use futures::StreamExt;
 
+use super::bodies::{Bodies, Held};
 use crate::ingest::cloudevents::is_json;
 use crate::ingest::refusal::{FieldError, Reason, Refusal};
-use crate::ingest::{Limits, is_traceparent};
+use crate::ingest::{Ingest, Limits, is_traceparent};
 
 /// Of a body that is too large, this much more is read and dropped, so that its sender sees the answer.
 const DISCARDED_BYTES: usize = 16 << 20;
@@ -32,6 +33,7 @@ pub struct Received {
     pub headers: HeaderMap,
     pub form: Form,
     body: Bytes,
+    _held: Held,
 }
 
 impl Received {
@@ -66,11 +68,12 @@ impl Received {
 /// Reads a request whose body may have `max_bytes`, and any of the `forms`.
 pub async fn receive(
     request: Request<Body>,
-    limits: &Limits,
+    ingest: &Ingest,
     max_bytes: impl Fn(Form) -> usize,
     forms: &[Form],
 ) -> Result<Received, Refusal> {
     let (parts, body) = request.into_parts();
+    let limits = &ingest.limits;
     check_header(&parts.headers, limits)?;
     let form = form(&parts.headers)?;
     if !forms.contains(&form) {
@@ -80,8 +83,10 @@ pub async fn receive(
         };
         return Err(media_type("content-type", value(&parts.headers, CONTENT_TYPE.as_str()), message));
     }
-    let body = read(body, &parts.headers, max_bytes(form), limits.request_time).await?;
-    Ok(Received { headers: parts.headers, form, body })
+    let mut held = Held::default();
+    let body = Incoming { body, max: max_bytes(form), bodies: &ingest.bodies, held: &mut held };
+    let body = body.read(&parts.headers, limits.request_time).await?;
+    Ok(Received { headers: parts.headers, form, body, _held: held })
 }
 
 fn check_header(headers: &HeaderMap, limits: &Limits) -> Result<(), Refusal> {
@@ -139,43 +144,67 @@ fn form(headers: &HeaderMap) -> Result<Form, Refusal> {
     }
 }
 
-async fn read(body: Body, headers: &HeaderMap, max: usize, within: Duration) -> Result<Bytes, Refusal> {
-    let announced = value(headers, CONTENT_LENGTH.as_str()).parse().unwrap_or(0_usize);
-    tokio::time::timeout(within, collect(body, announced, max)).await.unwrap_or_else(|_| {
-        let message = format!("must arrive within {} s", within.as_secs());
-        Err(Refusal::new(Reason::Timeout, FieldError::new("", "max-time", "", message)))
-    })
+/// A body on its way in.
+struct Incoming<'a> {
+    body: Body,
+    max: usize,
+    bodies: &'a Bodies,
+    held: &'a mut Held,
 }
 
-async fn collect(body: Body, announced: usize, max: usize) -> Result<Bytes, Refusal> {
-    let mut frames = body.into_data_stream();
-    let mut whole: Vec<u8> = Vec::new();
-    let mut only: Option<Bytes> = None;
-    let mut total = 0;
-    while let Some(frame) = frames.next().await {
-        let frame = frame.map_err(|e| {
-            Refusal::new(Reason::Malformed, FieldError::new("", "body", "", format!("did not arrive whole: {e}")))
-        })?;
-        total += frame.len();
+impl Incoming<'_> {
+    async fn read(self, headers: &HeaderMap, within: Duration) -> Result<Bytes, Refusal> {
+        let announced = value(headers, CONTENT_LENGTH.as_str()).parse().unwrap_or(0_usize);
+        tokio::time::timeout(within, self.collect(announced)).await.unwrap_or_else(|_| {
+            let message = format!("must arrive within {} s", within.as_secs());
+            Err(Refusal::new(Reason::Timeout, FieldError::new("", "max-time", "", message)))
+        })
+    }
+
+    async fn collect(self, announced: usize) -> Result<Bytes, Refusal> {
+        let Self { body, max, bodies, held } = self;
+        let mut frames = body.into_data_stream();
+        let mut whole: Vec<u8> = Vec::new();
+        let mut only: Option<Bytes> = None;
+        let (mut total, mut crowded) = (0, false);
+        while let Some(frame) = frames.next().await {
+            let frame = frame.map_err(|e| {
+                Refusal::new(Reason::Malformed, FieldError::new("", "body", "", format!("did not arrive whole: {e}")))
+            })?;
+            total += frame.len();
+            if total > max {
+                if announced.max(total) > max + DISCARDED_BYTES {
+                    break;
+                }
+                continue;
+            }
+            // The rest is read and dropped, so that its sender sees the answer.
+            if crowded || !bodies.take(held, frame.len()) {
+                (crowded, whole, only, *held) = (true, Vec::new(), None, Held::default());
+                continue;
+            }
+            match (&mut only, whole.is_empty()) {
+                (None, true) => only = Some(frame),
+                (first, _) => {
+                    whole.reserve(announced.clamp(total, max).saturating_sub(whole.len()));
+                    whole.extend_from_slice(&first.take().unwrap_or_default());
+                    whole.extend_from_slice(&frame);
+                }
+            }
+        }
         if total > max {
-            if announced.max(total) > max + DISCARDED_BYTES {
-                break;
-            }
-            continue;
+            let shown = format!("{} bytes", announced.max(total));
+            let message = format!("must have at most {max} bytes");
+            return Err(Refusal::new(Reason::TooLarge, FieldError::new("", "max-bytes", &shown, message)));
         }
-        match (&mut only, whole.is_empty()) {
-            (None, true) => only = Some(frame),
-            (first, _) => {
-                whole.reserve(announced.clamp(total, max).saturating_sub(whole.len()));
-                whole.extend_from_slice(&first.take().unwrap_or_default());
-                whole.extend_from_slice(&frame);
-            }
+        if crowded {
+            return Err(no_room());
         }
+        Ok(only.unwrap_or_else(|| whole.into()))
     }
-    if total > max {
-        let shown = format!("{} bytes", announced.max(total));
-        let message = format!("must have at most {max} bytes");
-        return Err(Refusal::new(Reason::TooLarge, FieldError::new("", "max-bytes", &shown, message)));
-    }
-    Ok(only.unwrap_or_else(|| whole.into()))
+}
+
+fn no_room() -> Refusal {
+    let message = "too many bytes of requests are being taken in: send it again a little later";
+    Refusal::new(Reason::QueueFull, FieldError::new("", "bodies", "", message))
 }

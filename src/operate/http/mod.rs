@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz`, `/health` and `/metrics`.
+//! `/healthz`, `/readyz`, `/health` and `/metrics`, and `/`, which names them.
 
 mod docs;
 mod fallback;
@@ -33,11 +33,20 @@ pub struct Operations {
 /// The operational endpoints of a role, to be merged into its own routes.
 pub fn routes(operations: Operations) -> Router {
     Router::new()
+        .route("/", get(index))
         .route("/healthz", get(healthz))
         .route("/readyz", get(ready))
         .route("/health", get(ready))
         .route("/metrics", get(scrape))
         .with_state(operations)
+}
+
+/// Who answers here, and what there is to ask.
+async fn index(State(operations): State<Operations>) -> Response {
+    let described: &[&str] =
+        if ["ingest", "query"].contains(&operations.role) { &["/docs", "/openapi.json"] } else { &[] };
+    let paths = [described, &["/healthz", "/readyz", "/health", "/metrics"]].concat();
+    Json(json!({"service": operations.role, "version": env!("CARGO_PKG_VERSION"), "paths": paths})).into_response()
 }
 
 /// The process lives. Nothing that a restart could not mend is reported here.

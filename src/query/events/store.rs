@@ -10,8 +10,6 @@ use super::{Beginning, Event, Positions, Wanted, first_id_at};
 use crate::event::{Shard, shard_of};
 use crate::query::wait::{Place, Whereabouts};
 
-/// Most events of one shard in a page of a stream.
-const PER_SHARD: i64 = 16;
 /// Most positions of one shard that a page of a stream looks at.
 const WINDOW: i64 = 2_000;
 
@@ -118,8 +116,14 @@ fn collect(rows: Vec<(Shard, i64)>) -> Positions {
     positions
 }
 
-/// What is wanted of the next positions of every shard that has news. Empty: no shard has.
-pub async fn behind(pool: &PgPool, positions: &Positions, wanted: &Wanted) -> sqlx::Result<Vec<Found>> {
+/// What is wanted of the next positions of every shard that has news, at most `per_shard` events of each, and the bytes
+/// of their payloads. Empty: no shard has.
+pub async fn behind(
+    pool: &PgPool,
+    positions: &Positions,
+    wanted: &Wanted,
+    per_shard: i64,
+) -> sqlx::Result<(Vec<Found>, usize)> {
     let rows = sqlx::query(
         "SELECT c.shard, c.upto, e.event_id, e.event_type, e.aggregate_id, e.timestamp, e.payload, e.metadata,
                 e.ingested_at, e.position
@@ -139,11 +143,13 @@ pub async fn behind(pool: &PgPool, positions: &Positions, wanted: &Wanted) -> sq
     .bind(wanted.aggregate_id.as_deref())
     .bind(wanted.aggregate_id.as_deref().map(shard_of))
     .bind(WINDOW)
-    .bind(PER_SHARD)
+    .bind(per_shard)
     .fetch_all(pool)
     .await?;
     let mut found: BTreeMap<Shard, Found> = BTreeMap::new();
+    let mut bytes = 0;
     for row in &rows {
+        bytes += row.try_get_raw("payload")?.as_bytes().map_or(0, <[u8]>::len);
         let shard: Shard = row.try_get("shard")?;
         let looked_through = row.try_get("upto")?;
         let entry =
@@ -152,14 +158,15 @@ pub async fn behind(pool: &PgPool, positions: &Positions, wanted: &Wanted) -> sq
             entry.events.push_back(Event::from_row(row)?);
         }
     }
-    let full = usize::try_from(PER_SHARD).unwrap_or(usize::MAX);
-    Ok(found
+    let full = usize::try_from(per_shard).unwrap_or(usize::MAX);
+    let found = found
         .into_values()
         .map(|f| {
             let cut_off = f.events.len() >= full;
             Found { cut_off, ..f }
         })
-        .collect())
+        .collect();
+    Ok((found, bytes))
 }
 
 /// Succeeds where the tables are there and can be read.

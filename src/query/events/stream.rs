@@ -12,13 +12,19 @@ use tracing::{info, warn};
 
 use super::merge::merge;
 use super::{Beginning, Event, Positions, Wanted, store};
-use crate::event::shard_of;
+use crate::event::{SHARDS, shard_of};
+use crate::pace::Pace;
 use crate::query::{Query, QueryError, cursor, failure};
 
 /// A wake-up may be lost; this long at most does an event then wait.
 const POLL: Duration = Duration::from_secs(1);
 /// Events within this time come in one page.
 const COALESCE: Duration = Duration::from_millis(20);
+/// Most events in a page, of all shards together, and in the first: what they weigh is not known yet.
+const PAGE: i64 = 1024;
+const FIRST: i64 = 64;
+/// Bytes of payloads in a page, about.
+const BYTES: usize = 16 * 1024 * 1024;
 /// Longest read of a page.
 const READ: Duration = Duration::from_secs(10);
 
@@ -51,6 +57,7 @@ pub struct EventStream {
     end: Option<Positions>,
     ended: bool,
     pending: VecDeque<Item>,
+    pace: Pace,
     /// The last page was not the end: the next is read at once.
     more: bool,
     failing: bool,
@@ -81,6 +88,7 @@ impl EventStream {
             end,
             ended: false,
             pending: [position].into(),
+            pace: Pace::careful(PAGE, FIRST),
             more: true,
             failing: false,
             news,
@@ -117,8 +125,13 @@ impl EventStream {
                 () = sleep(POLL) => {}
             }
         }
-        match timeout(READ, store::behind(self.query.events(), &self.positions, &self.wanted)).await {
-            Ok(Ok(found)) => {
+        let shards = if self.wanted.aggregate_id.is_some() { 1 } else { i64::try_from(SHARDS).unwrap_or(1) };
+        let per_shard = (self.pace.events() / shards).max(1);
+        match timeout(READ, store::behind(self.query.events(), &self.positions, &self.wanted, per_shard)).await {
+            Ok(Ok((found, bytes))) => {
+                let events = found.iter().map(|found| found.events.len()).sum();
+                self.pace.done();
+                self.pace.weighed_against(events, bytes, BYTES);
                 if std::mem::take(&mut self.failing) {
                     info!("stream of events resumed");
                 }
@@ -133,6 +146,7 @@ impl EventStream {
                     let cause = failure(failed);
                     warn!(cause, "stream of events waits for the database");
                 }
+                self.pace.failed();
                 self.more = false;
             }
         }

@@ -7,12 +7,12 @@ use tracing::error;
 use utoipa::ToSchema;
 
 use crate::operate::http;
-use crate::query::QueryError;
+use crate::query::{QueryError, cut};
 
 /// Why a request was not answered.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
-    /// What is wrong and what to do about it, in one sentence.
+    /// What is wrong, in one sentence.
     pub error: String,
     /// Names the kind of problem, for programs.
     #[serde(rename = "type")]
@@ -20,7 +20,7 @@ pub struct Problem {
     /// The same for people.
     pub title: &'static str,
     pub status: u16,
-    /// As `error`.
+    /// As `error`, where that says what to do about it; else this does.
     pub detail: String,
 }
 
@@ -32,8 +32,28 @@ impl IntoResponse for QueryError {
             error!(%cause, status = status.as_u16(), "query failed");
             title.clone_into(&mut message);
         }
-        let problem = Problem { detail: message.clone(), error: message, kind, title, status: status.as_u16() };
+        let detail = detail(&self).unwrap_or_else(|| message.clone());
+        let problem = Problem { error: message, detail, kind, title, status: status.as_u16() };
         http::problem(status, &problem, retry_after)
+    }
+}
+
+/// What to do about an error whose text is fixed by the contract.
+fn detail(error: &QueryError) -> Option<String> {
+    match error {
+        QueryError::NoRow { projection_type, aggregate_id } => Some(format!(
+            "{projection_type} has no row '{}': no event has made one, or one that was accepted is not folded yet; \
+             after_event=<its event_id> waits for it",
+            cut(aggregate_id)
+        )),
+        QueryError::NoProjection { projection_type, meant } => {
+            let hint = meant.as_ref().map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+            Some(format!(
+                "no projection of the type '{}' is declared: GET /api/v1/projections lists those that are{hint}",
+                cut(projection_type)
+            ))
+        }
+        _ => None,
     }
 }
 
@@ -41,8 +61,11 @@ type Class = (StatusCode, &'static str, &'static str, Option<u32>);
 
 fn classify(error: &QueryError) -> Class {
     match error {
-        QueryError::ProjectionNotFound => {
-            (StatusCode::NOT_FOUND, "urn:cornjacket:problem:projection-not-found", "projection not found", None)
+        QueryError::NoRow { .. } => {
+            (StatusCode::NOT_FOUND, "urn:cornjacket:problem:projection-not-found", "no such row", None)
+        }
+        QueryError::NoProjection { .. } => {
+            (StatusCode::NOT_FOUND, "urn:cornjacket:problem:unknown-projection", "no such projection", None)
         }
         QueryError::EventNotFound | QueryError::UnknownEvent(_) => {
             (StatusCode::NOT_FOUND, "urn:cornjacket:problem:event-not-found", "event not found", None)
@@ -73,11 +96,13 @@ fn database(cause: &sqlx::Error) -> Class {
         (_, Some("57014")) => (
             StatusCode::GATEWAY_TIMEOUT,
             "urn:cornjacket:problem:too-slow",
-            "the query took too long: ask for less",
+            "the query took too long: ask for less, or walk the rows with a cursor (an empty cursor= begins)",
             None,
         ),
-        // Shutdown, crash, start-up, too many connections.
-        (_, Some(code)) if code.starts_with("57P") || code.starts_with("08") || code == "53300" => AWAY,
+        // Shutdown, crash, start-up, too many connections, a standby that needs what was being read.
+        (_, Some(code)) if code.starts_with("57P") || code.starts_with("08") || ["53300", "40001"].contains(&code) => {
+            AWAY
+        }
         (_, Some(_)) | (sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }, None) => {
             (StatusCode::INTERNAL_SERVER_ERROR, "urn:cornjacket:problem:internal", "internal error: see the log", None)
         }

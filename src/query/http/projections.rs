@@ -6,11 +6,11 @@ use axum::extract::{Path, Query as QueryString, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::parameters::{Paging, Parameters, checked_name, cut_to_page};
+use super::parameters::{Paging, Parameters, checked_name};
 use super::problem::Problem;
 use crate::query::store::{self, Projection, ProjectionType, Selection};
 use crate::query::waiting::until_passed;
-use crate::query::{Query, QueryError, cursor};
+use crate::query::{Query, QueryError, cursor, pages};
 
 /// A page of rows by offset.
 #[derive(Serialize, ToSchema)]
@@ -27,7 +27,8 @@ pub struct ProjectionPage {
 pub struct ProjectionCursorPage {
     pub projections: Vec<Projection>,
     pub limit: i64,
-    /// The `cursor` of the next page; null on the last.
+    /// The `cursor` of the next page; null on the last. A page may have fewer rows than the limit, or none, and a next:
+    /// where few of many rows match, it holds what was found in some seconds.
     pub next_cursor: Option<String>,
 }
 
@@ -68,13 +69,28 @@ pub async fn one(
     path: Result<Path<(String, String)>, PathRejection>,
     QueryString(pairs): QueryString<Vec<(String, String)>>,
 ) -> Result<Json<Projection>, QueryError> {
-    let Ok(Path((projection_type, aggregate_id))) = path else { return Err(QueryError::ProjectionNotFound) };
+    let Path((projection_type, aggregate_id)) = path.map_err(|e| unreadable(&e))?;
     let parameters = Parameters::new(pairs, &["after_event", "timeout"])?;
     let projection_type = checked_name("projection_type", &projection_type)?;
     let aggregate_id = checked_name("aggregate_id", &aggregate_id)?;
     wait(&query, &projection_type, &parameters).await?;
     let found = store::one(query.projections(), &projection_type, &aggregate_id).await?;
-    found.map(Json).ok_or(QueryError::ProjectionNotFound)
+    found.map(Json).ok_or_else(|| missing(&query, projection_type, aggregate_id))
+}
+
+/// Why there is no row. Rows of a projection that is declared no longer stay readable, so the row is looked for first.
+fn missing(query: &Query, projection_type: String, aggregate_id: String) -> QueryError {
+    let declared = &query.catalog().projections;
+    if declared.contains_key(&projection_type) {
+        return QueryError::NoRow { projection_type, aggregate_id };
+    }
+    let meant = crds::nearest(&projection_type, declared.keys().map(String::as_str)).map(str::to_owned);
+    QueryError::NoProjection { projection_type, meant }
+}
+
+/// The path is no UTF-8.
+pub(super) fn unreadable(why: &PathRejection) -> QueryError {
+    QueryError::parameter("path", &why.body_text(), "cannot be a name: percent-encode it as UTF-8")
 }
 
 /// The rows of a projection
@@ -103,7 +119,7 @@ pub async fn list(
     path: Result<Path<String>, PathRejection>,
     QueryString(pairs): QueryString<Vec<(String, String)>>,
 ) -> Result<Json<ProjectionRows>, QueryError> {
-    let Ok(Path(projection_type)) = path else { return Err(QueryError::ProjectionNotFound) };
+    let Path(projection_type) = path.map_err(|e| unreadable(&e))?;
     let known = ["limit", "offset", "cursor", "filter", "after_event", "timeout"];
     let parameters = Parameters::new(pairs, &known)?;
     let limit = parameters.integer("limit", 20, 1..=100)?;
@@ -125,10 +141,9 @@ pub async fn list(
         Paging::First => None,
         Paging::Behind(key) => Some(key),
     };
-    let projections = store::page_behind(query.projections(), &selection, limit + 1, key.as_deref()).await?;
-    let (projections, more) = cut_to_page(projections, limit);
-    let last = projections.last().filter(|_| more);
-    let next_cursor = last.map(|row| cursor::encode(&scope, &row.aggregate_id));
+    let page = pages::behind(query.projections(), &selection, limit, key.as_deref(), query.filtered_page()).await?;
+    let next_cursor = page.next.map(|key| cursor::encode(&scope, &key));
+    let projections = page.rows;
     Ok(Json(ProjectionRows::ByCursor(ProjectionCursorPage { projections, limit, next_cursor })))
 }
 

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::parameters::{Parameters, checked_name};
 use super::problem::Problem;
+use super::projections::unreadable;
 use crate::query::events::stream::{EventStream, Item as EventItem, Start as EventStart};
 use crate::query::events::{Beginning, Wanted};
 use crate::query::store::Selection;
@@ -53,7 +54,7 @@ pub async fn projection(
     QueryString(pairs): QueryString<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Result<Response, QueryError> {
-    let Ok(Path(projection_type)) = path else { return Err(QueryError::ProjectionNotFound) };
+    let Path(projection_type) = path.map_err(|e| unreadable(&e))?;
     let parameters = Parameters::new(pairs, &["aggregate_id", "filter", "from", "last_event_id"])?;
     let projection_type = checked_name("projection_type", &projection_type)?;
     let (conditions, filters) = parameters.filters()?;

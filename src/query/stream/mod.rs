@@ -17,13 +17,15 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::store::{Projection, Selection};
+use super::store::{Projection, Selection, was_ended};
 use super::{Query, QueryError, cursor, failure};
+use crate::pace::Pace;
 use snapshot::{Scan, Seen, Snapshot};
-use store::{Changes, Page};
+use store::{Changes, Page, Scanned};
 
-/// Rows in a page.
+/// Most rows in a page, and rows of the first: what they weigh is not known yet.
 const PAGE: i64 = 500;
+const FIRST: i64 = 32;
 /// A wake-up may be lost; this long at most does a change then wait.
 const POLL: Duration = Duration::from_secs(1);
 /// Changes within this time come in one page.
@@ -93,8 +95,11 @@ pub struct ProjectionStream {
     place: Place,
     beginning: Beginning,
     pending: VecDeque<Item>,
+    pace: Pace,
     /// The last page was full: the next is read at once.
     more: bool,
+    /// A scan looks at rows whether they match or not: those that do are too rare to be asked for.
+    every_row: bool,
     failing: bool,
     news: watch::Receiver<()>,
     _permit: OwnedSemaphorePermit,
@@ -126,14 +131,17 @@ impl ProjectionStream {
             place,
             beginning: if start == Start::Now { Beginning::Now } else { Beginning::Told },
             pending: VecDeque::new(),
+            pace: Pace::careful(PAGE, FIRST),
             more: true,
+            every_row: false,
             failing: false,
             news,
             _permit: permit,
         };
         if stream.beginning == Beginning::Now {
             let none = Scan { until: Seen::default(), after: String::new() };
-            let page = store::scan(stream.query.projections(), &stream.selection, &Seen::default(), &none, 0).await?;
+            let page =
+                store::scan(stream.query.projections(), &stream.selection, &Seen::default(), &none, 0, None).await?;
             stream.more = false;
             stream.recognize(page.identity, &page.now);
         }
@@ -173,6 +181,7 @@ impl ProjectionStream {
                     let cause = failure(failed);
                     warn!(projection_type = self.selection.projection_type, cause, "stream waits for the database");
                 }
+                self.pace.failed();
                 self.more = false;
             }
         }
@@ -180,18 +189,34 @@ impl ProjectionStream {
 
     async fn page(&mut self) -> sqlx::Result<()> {
         let (pool, seen) = (self.query.projections(), &self.place.seen);
+        let limit = self.pace.events();
         if let Some(scan) = &self.place.scan {
-            let page = store::scan(pool, &self.selection, seen, scan, PAGE).await?;
+            let within = (!self.every_row).then(|| self.query.filtered_page());
+            let page = match store::scan(pool, &self.selection, seen, scan, limit, within).await {
+                Err(error) if !self.every_row && was_ended(&error) => {
+                    self.every_row = true;
+                    return Ok(());
+                }
+                page => page?,
+            };
+            self.weigh(page.weight);
             if self.recognize(page.identity, &page.now) {
                 self.take_rows(page.rows);
             }
         } else {
-            let Page { identity, now, rows } = store::changes(pool, &self.selection, seen, PAGE).await?;
+            let Page { identity, now, weight, rows } = store::changes(pool, &self.selection, seen, limit).await?;
+            self.weigh(weight);
             if self.recognize(identity, &now) {
                 self.take_changes(rows, &now);
             }
         }
         Ok(())
+    }
+
+    /// The next page is to be no heavier than one may be.
+    fn weigh(&mut self, (rows, bytes): (usize, usize)) {
+        self.pace.done();
+        self.pace.weighed_against(rows, bytes, usize::try_from(store::BYTES).unwrap_or(usize::MAX));
     }
 
     /// Whether a page is of the database that the stream's place is of.
@@ -232,18 +257,21 @@ impl ProjectionStream {
         }
         let next: Vec<_> = changes.due.iter().skip(1).map(|(xid, _)| *xid).collect();
         for (i, (xid, row)) in changes.due.into_iter().enumerate() {
-            let unfinished = next.get(i) == Some(&xid);
+            let unfinished = next.get(i).map_or(changes.cut, |next| *next == xid);
             self.place.seen = self.place.seen.advance(now, xid, unfinished.then_some(row.aggregate_id.as_str()));
             self.push(row);
+        }
+        if changes.cut {
+            self.more = true;
+            return;
         }
         self.more = changes.to.is_some();
         self.place.seen = changes.to.map_or_else(|| now.seen(), |to| self.place.seen.advance(now, to, None));
     }
 
     /// Takes over a page of a scan.
-    fn take_rows(&mut self, rows: Vec<(String, Option<Projection>)>) {
-        let end = rows.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
-        for (key, row) in rows {
+    fn take_rows(&mut self, scanned: Scanned) {
+        for (key, row) in scanned.rows {
             if let Some(scan) = &mut self.place.scan {
                 scan.after = key;
             }
@@ -251,8 +279,15 @@ impl ProjectionStream {
                 self.push(row);
             }
         }
-        if end && let Some(scan) = self.place.scan.take() {
+        if scanned.end
+            && let Some(scan) = self.place.scan.take()
+        {
             self.place.seen = scan.until;
+            self.every_row = false;
+        }
+        // A client that comes back while nothing matches goes on here.
+        if self.pending.is_empty() {
+            self.pending.push_back(Item::Position(self.id()));
         }
         self.more = true;
     }

@@ -11,8 +11,8 @@ use crate::harness::{eventually, fresh_database, http};
 const NO_ANSWER: u16 = 0;
 
 async fn the_controllers_are_away(kind: Kind) {
-    let mut turn = turn().await;
-    let bus = turn.bus(kind);
+    let mut turn = turn(kind).await;
+    let bus = turn.bus();
     let mut running = Running::start(&format!("controllers-{kind:?}"), fresh_database().await, bus).await;
     running.controllers.kill9();
     running.load.more(100).await;

@@ -1,7 +1,7 @@
 //! One of two is frozen (SIGSTOP) in the middle of a transaction, the other takes over, and the frozen one goes on as if
 //! no time had passed: what it had begun is discarded.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
@@ -13,8 +13,8 @@ use crate::harness::{OwnKafka, Process, eventually, fresh_database};
 
 /// A frozen process holds its locks until the database ends its idle transaction (10 s); a Kafka group misses it after
 /// its session (6 s). Then the other one must have done everything.
-const TAKE_OVER: Duration = Duration::from_secs(30);
-const SOON: Duration = Duration::from_secs(10);
+const TAKE_OVER: Duration = Duration::from_mins(1);
+const SOON: Duration = Duration::from_mins(1);
 /// No session of a process at work is idle in a transaction for as long, in milliseconds.
 const FROZEN: i32 = 1000;
 const RELAY: &str = "cornjacket relay";
@@ -43,8 +43,8 @@ async fn freeze_in_a_batch(handle: &mut Process, pool: &PgPool) {
 }
 
 async fn one_of_two_handlers_is_frozen(kind: Kind) {
-    let mut turn = turn().await;
-    let bus = turn.bus(kind);
+    let mut turn = turn(kind).await;
+    let bus = turn.bus();
     let mut running = Running::start(&format!("freeze-handler-{kind:?}"), fresh_database().await, bus).await;
     let pool = running.platform.database().pool().await;
     let other = running.platform.handle("-2").ready().await;
@@ -81,18 +81,31 @@ async fn one_of_two_handlers_is_frozen_on_kafka_and_wakes_as_a_zombie() {
 
 /// Freezes a relay while it waits for the broker to confirm: the broker is frozen before, and resumed after.
 async fn freeze_in_a_publication(relay: &mut Process, pool: &PgPool, kafka: &OwnKafka) {
-    for _ in 0..10 {
+    for _ in 0..20 {
         kafka.signal(Signal::SIGSTOP);
-        // Less than the deadline of a publication (5 s).
-        eventually(Duration::from_secs(4), || async { idle_in_transaction(pool, RELAY, 50).await >= 2 }).await;
+        let publish = both_publish(pool).await;
         relay.sigstop();
         kafka.signal(Signal::SIGCONT);
-        if holds_a_transaction(pool, RELAY).await {
+        if publish && holds_a_transaction(pool, RELAY).await {
             return;
         }
         relay.sigcont();
+        eventually(TAKE_OVER, || async { idle_in_transaction(pool, RELAY, 50).await == 0 }).await;
     }
     panic!("the relay was never frozen in a publication");
+}
+
+/// Whether both relays wait for the broker, before the deadline of a publication (5 s). One that locked all shards leaves
+/// the other nothing to publish.
+async fn both_publish(pool: &PgPool) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        if idle_in_transaction(pool, RELAY, 50).await >= 2 {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    false
 }
 
 /// A relay with the embedded bus, and its appending with Kafka, has no transaction of more than one statement: the
@@ -108,8 +121,8 @@ async fn freeze_relay(running: &mut Running, pool: &PgPool, turn: &Turn, kind: K
 }
 
 async fn one_of_two_relays_is_frozen(kind: Kind) {
-    let mut turn = turn().await;
-    let bus = turn.bus(kind);
+    let mut turn = turn(kind).await;
+    let bus = turn.bus();
     let mut running = Running::start(&format!("freeze-relay-{kind:?}"), fresh_database().await, bus).await;
     let pool = running.platform.database().pool().await;
     let other = running.platform.relay("-2").ready().await;

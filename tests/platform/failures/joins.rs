@@ -14,8 +14,8 @@ async fn takes_part(handle: &Process) {
 }
 
 async fn handlers_join_and_leave(kind: Kind) {
-    let mut turn = turn().await;
-    let bus = turn.bus(kind);
+    let mut turn = turn(kind).await;
+    let bus = turn.bus();
     let mut running = Running::start(&format!("joins-{kind:?}"), fresh_database().await, bus).await;
     let mut second = running.platform.handle("-2").ready().await;
     takes_part(&second).await;

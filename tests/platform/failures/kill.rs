@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::verify::are_folded;
 use super::{Kind, Running, turn};
-use crate::harness::{eventually, fresh_database};
+use crate::harness::{Process, eventually, fresh_database};
 
 async fn relay_and_handler_are_killed_ten_times(kind: Kind) {
-    let mut turn = turn().await;
-    let bus = turn.bus(kind);
+    let mut turn = turn(kind).await;
+    let bus = turn.bus();
     let mut running = Running::start(&format!("kill-{kind:?}"), fresh_database().await, bus).await;
     for _ in 0..10 {
         running.load.more(40).await;
@@ -17,8 +17,15 @@ async fn relay_and_handler_are_killed_ten_times(kind: Kind) {
         running.load.more(20).await;
         running.relay.start_again();
         running.handle.start_again();
+        works_again(&running.relay, "cornjacket_relay_stored_total").await;
+        works_again(&running.handle, "cornjacket_handler_events_total").await;
     }
     running.settle().await;
+}
+
+/// The next kill is to meet a process at work.
+async fn works_again(process: &Process, counter: &str) {
+    eventually(Duration::from_secs(20), || async { process.metric(counter).await > Some(0.0) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -33,8 +40,8 @@ async fn relay_and_handler_are_killed_ten_times_on_kafka() {
 
 /// Nobody waits for the group to miss the dead one: what is accepted after the kill is folded 10 s after it.
 async fn the_only_handler_is_killed(kind: Kind) {
-    let mut turn = turn().await;
-    let bus = turn.bus(kind);
+    let mut turn = turn(kind).await;
+    let bus = turn.bus();
     let mut running = Running::start(&format!("kill-handler-{kind:?}"), fresh_database().await, bus).await;
     let pool = running.platform.database().pool().await;
     running.load.more(100).await;
@@ -61,8 +68,8 @@ async fn projections_move_soon_after_the_only_handler_was_killed_on_kafka() {
 
 /// Clients repeat what they had no answer to, with the same key: nothing is stored twice.
 async fn ingest_is_killed_ten_times(kind: Kind) {
-    let mut turn = turn().await;
-    let bus = turn.bus(kind);
+    let mut turn = turn(kind).await;
+    let bus = turn.bus();
     let mut running = Running::start(&format!("kill-ingest-{kind:?}"), fresh_database().await, bus).await;
     for _ in 0..10 {
         running.load.more(40).await;

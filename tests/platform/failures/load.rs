@@ -57,6 +57,15 @@ pub struct Load {
 
 impl Load {
     pub fn start(url: &str, pace: Pace) -> Self {
+        Self::of(url, pace, true)
+    }
+
+    /// Clients that give no idempotency key: what they repeat, because an answer was lost, may be stored twice.
+    pub fn start_without_keys(url: &str, pace: Pace) -> Self {
+        Self::of(url, pace, false)
+    }
+
+    fn of(url: &str, pace: Pace, keys: bool) -> Self {
         let (stop, accepted, outcome) = (CancellationToken::new(), Arc::<AtomicI64>::default(), Arc::default());
         let clients = (0..CLIENTS)
             .map(|number| {
@@ -64,6 +73,7 @@ impl Load {
                     number,
                     url: url.to_owned(),
                     pace,
+                    keys,
                     http: http::client(),
                     accepted: Arc::clone(&accepted),
                     outcome: Arc::clone(&outcome),
@@ -110,6 +120,7 @@ struct Poster {
     number: usize,
     url: String,
     pace: Pace,
+    keys: bool,
     http: Client,
     accepted: Arc<AtomicI64>,
     outcome: Arc<Mutex<Outcome>>,
@@ -146,7 +157,10 @@ impl Poster {
     }
 
     async fn attempt(&self, body: &serde_json::Value, key: &str) -> Result<String, u16> {
-        let request = self.http.post(&self.url).header("Idempotency-Key", key).json(body);
+        let mut request = self.http.post(&self.url).json(body);
+        if self.keys {
+            request = request.header("Idempotency-Key", key);
+        }
         let response = request.send().await.map_err(|_| 0_u16)?;
         let status = response.status().as_u16();
         if status != 202 {

@@ -1,18 +1,20 @@
 //! Each row of the failure table: what a client was told is accepted is stored once, in order, and folded exactly.
 //!
-//! One of these tests runs at a time, for they measure how quickly the platform recovers, and they share a broker that
-//! they may stop.
+//! One of these tests runs at a time on each bus, for they measure how quickly the platform recovers, and those on Kafka
+//! share a broker that they may stop. Those that compare rates run alone.
 
 mod broker;
 mod controllers;
 mod freeze;
 mod joins;
+mod keyless;
 mod kill;
 mod load;
 mod measure;
 mod postgres;
 mod reroute;
 mod resources;
+mod silent;
 mod table;
 mod up;
 mod verify;
@@ -26,14 +28,36 @@ use crate::harness::{Bus, Database, OwnKafka, Platform, Process};
 use load::{Load, Pace};
 use verify::verify;
 
-/// The right to run, and the broker of these tests.
+/// The right to run on a bus, and the broker of these tests.
 struct Turn {
+    kind: Kind,
     kafka: Option<OwnKafka>,
 }
 
-async fn turn() -> MutexGuard<'static, Turn> {
-    static TURN: Mutex<Turn> = Mutex::const_new(Turn { kafka: None });
-    TURN.lock().await
+impl Turn {
+    const fn on(kind: Kind) -> Mutex<Self> {
+        Mutex::const_new(Self { kind, kafka: None })
+    }
+}
+
+static EMBEDDED: Mutex<Turn> = Turn::on(Kind::Embedded);
+static KAFKA: Mutex<Turn> = Turn::on(Kind::Kafka);
+
+/// Of those who compare rates: the turns on both buses, the one wanted first.
+async fn alone(kind: Kind) -> [MutexGuard<'static, Turn>; 2] {
+    // In one order, whoever asks.
+    let (embedded, kafka) = (turn(Kind::Embedded).await, turn(Kind::Kafka).await);
+    match kind {
+        Kind::Embedded => [embedded, kafka],
+        Kind::Kafka => [kafka, embedded],
+    }
+}
+
+async fn turn(kind: Kind) -> MutexGuard<'static, Turn> {
+    match kind {
+        Kind::Embedded => EMBEDDED.lock().await,
+        Kind::Kafka => KAFKA.lock().await,
+    }
 }
 
 impl Turn {
@@ -46,8 +70,8 @@ impl Turn {
         })
     }
 
-    fn bus(&mut self, kind: Kind) -> Bus {
-        match kind {
+    fn bus(&mut self) -> Bus {
+        match self.kind {
             Kind::Embedded => Bus::Embedded,
             Kind::Kafka => Bus::Kafka(self.kafka().brokers()),
         }

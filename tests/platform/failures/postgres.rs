@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use super::load::Pace;
 use super::measure::{Rates, time_to_projection};
 use super::verify::are_folded;
-use super::{Kind, Running, turn};
+use super::{Kind, Running, alone};
 use crate::harness::{OwnPostgres, Platform, eventually};
 
 /// The platform is back at its throughput this long after PostgreSQL is.
@@ -16,8 +16,8 @@ const FULL_AGAIN: Duration = Duration::from_secs(5);
 const FULL: f64 = 0.6;
 
 async fn postgres_goes_away(kind: Kind, name: &str, how: fn(&mut OwnPostgres)) {
-    let mut turn = turn().await;
-    let bus = turn.bus(kind);
+    let [mut turn, _other] = alone(kind).await;
+    let bus = turn.bus();
     let mut postgres = tokio::task::block_in_place(|| OwnPostgres::start_new(name));
     let platform = Platform::new(name, postgres.fresh_database().await, bus).polling_once_a_minute();
     let running = Running::of(platform, Pace::FlatOut).await;
@@ -30,9 +30,9 @@ async fn postgres_goes_away(kind: Kind, name: &str, how: fn(&mut OwnPostgres)) {
         postgres.start();
     });
     tokio::time::sleep(FULL_AGAIN).await;
-    Rates::now(&running.load, &pool).await.are_at_least(FULL, before);
+    Rates::reach(&running.load, &pool, FULL, before).await;
     let accepted = running.load.counts();
-    eventually(Duration::from_secs(5), || are_folded(&pool, &accepted)).await;
+    eventually(Duration::from_secs(30), || are_folded(&pool, &accepted)).await;
     let url = running.ingest.url("/api/v1/events");
     let outcome = running.load.finish().await;
     let refused = &outcome.refused;

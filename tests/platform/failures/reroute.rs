@@ -32,8 +32,8 @@ async fn routed_to(pool: &PgPool, topic: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_type_moves_to_another_topic_and_back_with_events_waiting_in_both() {
-    let mut turn = turn().await;
-    let bus = turn.bus(Kind::Kafka);
+    let mut turn = turn(Kind::Kafka).await;
+    let bus = turn.bus();
     let mut running = Running::start("reroute", fresh_database().await, bus).await;
     let (pool, old) = (running.platform.database().pool().await, running.platform.topic());
     let (file, new) = (running.platform.resources().join("other.yaml"), format!("{old}-other"));

@@ -11,7 +11,7 @@ use crate::harness::http::{self, Answer};
 use crate::harness::{Launch, Process, eventually, fresh_database};
 
 /// A change of a manifest is served this long after it was written.
-const SERVED: Duration = Duration::from_secs(3);
+const SERVED: Duration = Duration::from_secs(10);
 
 /// A platform under load, and what is asked of it.
 struct World {
@@ -97,8 +97,8 @@ fn so(holds: bool) -> Result<(), String> {
 }
 
 async fn manifests_change_under_load(kind: Kind) {
-    let mut turn = turn().await;
-    let bus = turn.bus(kind);
+    let mut turn = turn(kind).await;
+    let bus = turn.bus();
     let running = Running::start(&format!("resources-{kind:?}"), fresh_database().await, bus).await;
     let query = running.platform.query().ready().await;
     let pool = running.platform.database().pool().await;

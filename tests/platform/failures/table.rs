@@ -12,8 +12,8 @@ const AWAY: Duration = Duration::from_secs(5);
 
 /// Takes tables away, one after the other.
 async fn tables_are_away_for_five_seconds(kind: Kind, tables: &[&str]) {
-    let mut turn = turn().await;
-    let bus = turn.bus(kind);
+    let mut turn = turn(kind).await;
+    let bus = turn.bus();
     let running = Running::start(&format!("table-{}-{kind:?}", tables[0]), fresh_database().await, bus).await;
     let pool = running.platform.database().pool().await;
     for table in tables {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use sqlx::PgPool;
@@ -27,6 +28,56 @@ fn launch(data: &TempDir, resources: &TempDir, bus: &Bus) -> Launch {
     }
 }
 
+/// What an orderly end writes, in this order: who takes in stops first, the database last.
+const END: [&str; 9] = [
+    "draining, at most 25 s",
+    "\"stage\":\"Control\"",
+    "\"stage\":\"Accept\"",
+    "\"stage\":\"Store\"",
+    "\"stage\":\"Relay\"",
+    "\"stage\":\"Handle\"",
+    "\"stage\":\"Serve\"",
+    "Stopping PostgreSQL",
+    "Stopped; the data is kept in ",
+];
+
+async fn an_orderly_end_under_load(kind: Kind) {
+    let mut turn = turn(kind).await;
+    let bus = turn.bus();
+    let data = tempfile::Builder::new().prefix("cornjacket-up-").tempdir().unwrap();
+    let resources = sensor_resources(&topic_prefix());
+    let mut launch = launch(&data, &resources, &bus).env("CORNJACKET_LOG", "info,cornjacket::lifecycle=debug");
+    launch.name = format!("up-drained-{kind:?}");
+    let mut up = launch.ready().await;
+    let load = Load::start(&up.url("/api/v1/events"), Pace::FlatOut);
+    for _ in 0..2 {
+        load.more(500).await;
+        let before = up.log().len();
+        up.signal(Signal::SIGTERM);
+        let status = tokio::task::block_in_place(|| up.wait_for_end(Duration::from_secs(30)));
+        let log = up.log().split_off(before);
+        assert!(status.success(), "{status}\n{log}");
+        let places: Vec<_> = END.iter().map(|sign| (log.find(sign), *sign)).collect();
+        assert!(places.iter().all(|(place, _)| place.is_some()) && places.is_sorted(), "{places:?}\n{log}");
+        tokio::task::block_in_place(|| up.terminate());
+        up.start_again();
+    }
+    load.more(200).await;
+    let outcome = load.finish().await;
+    verify(&pool(&data).await, &outcome).await;
+    assert!(tokio::task::block_in_place(|| up.terminate()).success(), "an orderly end");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_orderly_end_under_load_stops_who_takes_in_first_and_the_database_last_on_the_embedded_bus() {
+    an_orderly_end_under_load(Kind::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_orderly_end_under_load_stops_who_takes_in_first_and_the_database_last_on_kafka() {
+    an_orderly_end_under_load(Kind::Kafka).await;
+}
+
 async fn pool(data: &TempDir) -> PgPool {
     let url = std::fs::read_to_string(data.path().join("database.url")).unwrap();
     PgPool::connect(url.trim()).await.unwrap()
@@ -40,8 +91,8 @@ fn partitions(brokers: &str, topic: &str) -> usize {
 }
 
 async fn up_is_killed_under_load_and_started_again(kind: Kind) {
-    let mut turn = turn().await;
-    let bus = turn.bus(kind);
+    let mut turn = turn(kind).await;
+    let bus = turn.bus();
     let data = tempfile::Builder::new().prefix("cornjacket-up-").tempdir().unwrap();
     let prefix = topic_prefix();
     let resources = sensor_resources(&prefix);

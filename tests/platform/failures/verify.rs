@@ -48,7 +48,7 @@ async fn stored(pool: &PgPool) -> BTreeMap<String, Vec<String>> {
     stored
 }
 
-async fn positions_have_no_gap(pool: &PgPool) {
+pub async fn positions_have_no_gap(pool: &PgPool) {
     let gaps: Vec<(i16, i64, i64, i64)> = sqlx::query_as(
         "SELECT shard, count(*), min(position), max(position) FROM event_store GROUP BY shard
          HAVING count(*) <> max(position) OR min(position) <> 1",

@@ -14,7 +14,7 @@ use super::measure::time_to_projection;
 use super::{Kind, turn};
 use crate::harness::{OwnPostgres, Platform, Process, eventually, fresh_database, http};
 
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(10);
 
 /// One process a role, of which none polls to speak of.
 struct Idle {
@@ -47,8 +47,8 @@ impl Idle {
 }
 
 async fn an_event_gets_through_without_a_poll(kind: Kind) {
-    let mut turn = turn().await;
-    let bus = turn.bus(kind);
+    let mut turn = turn(kind).await;
+    let bus = turn.bus();
     let name = format!("wake-{kind:?}");
     let idle = Idle::start(Platform::new(&name, fresh_database().await, bus)).await;
     for number in 0..10 {
@@ -74,8 +74,8 @@ async fn an_event_gets_through_without_a_poll_on_kafka() {
 
 /// Connections that nobody used since are broken, those of listeners and of who tells them included.
 async fn the_first_event_after_a_restart_of_the_database_gets_through_without_a_poll(kind: Kind) {
-    let mut turn = turn().await;
-    let bus = turn.bus(kind);
+    let mut turn = turn(kind).await;
+    let bus = turn.bus();
     let name = format!("wake-restart-{kind:?}");
     let mut postgres = tokio::task::block_in_place(|| OwnPostgres::start_new(&name));
     let idle = Idle::start(Platform::new(&name, postgres.fresh_database().await, bus)).await;
@@ -123,7 +123,7 @@ async fn the_first_event_after_a_restart_gets_through_without_a_poll_on_kafka() 
 /// The only connection of who tells is broken, and nobody else finds that out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_could_not_be_told_on_a_broken_connection_is_told_on_the_next() {
-    let _turn = turn().await;
+    let _turn = turn(Kind::Embedded).await;
     let mut postgres = tokio::task::block_in_place(|| OwnPostgres::start_new("wake-tell"));
     let database = postgres.fresh_database().await;
     let pool = cornjacket::database::pool(&SecretString::from(database.url.clone()), "test", 1).unwrap();

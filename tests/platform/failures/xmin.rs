@@ -7,15 +7,15 @@ use sqlx::{PgConnection, PgPool};
 use super::load::Pace;
 use super::measure::Rates;
 use super::verify::are_folded;
-use super::{Kind, Running, turn};
+use super::{Kind, Running, alone};
 use crate::harness::{Platform, eventually, fresh_database};
 
 /// Events whose deleted rows cannot be cleaned up.
 const EVENTS: i64 = 6000;
 
 async fn a_transaction_is_open_all_the_time(kind: Kind) {
-    let mut turn = turn().await;
-    let bus = turn.bus(kind);
+    let [mut turn, _other] = alone(kind).await;
+    let bus = turn.bus();
     let platform = Platform::new(&format!("xmin-{kind:?}"), fresh_database().await, bus);
     let running = Running::of(platform, Pace::FlatOut).await;
     let pool = running.platform.database().pool().await;
@@ -23,14 +23,14 @@ async fn a_transaction_is_open_all_the_time(kind: Kind) {
     let mut open = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
     let xmin = held_xmin(&mut open).await;
     running.load.more(EVENTS).await;
-    Rates::now(&running.load, &pool).await.are_at_least(0.5, before);
+    Rates::reach(&running.load, &pool, 0.5, before).await;
     let accepted = running.load.counts();
-    eventually(Duration::from_secs(10), || are_folded(&pool, &accepted)).await;
+    eventually(Duration::from_secs(30), || are_folded(&pool, &accepted)).await;
     assert!(dead_rows_stay(&pool).await, "nothing could be cleaned up");
     assert_eq!(held_xmin(&mut open).await, xmin, "it was held all the time");
     open.rollback().await.unwrap();
     // Full again, as far as noisy machines show it.
-    Rates::now(&running.load, &pool).await.are_at_least(0.6, before);
+    Rates::reach(&running.load, &pool, 0.6, before).await;
     running.settle().await;
 }
 

@@ -13,12 +13,18 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::{Server, free_port, reaper};
 
+/// Who the listener with SASL lets in.
+pub const SASL_USER: &str = "cornjacket";
+pub const SASL_PASSWORD: &str = "frotz-gnusto-4711";
+
 /// A broker of the test's own, which it may stop, start and freeze. Its port and data stay.
 pub struct OwnKafka {
     name: String,
     dir: PathBuf,
     libs: PathBuf,
     port: u16,
+    /// Of the listener that asks for a password.
+    sasl_port: u16,
     server: Option<Server>,
 }
 
@@ -27,7 +33,8 @@ impl OwnKafka {
     pub fn start_new(name: &str) -> Self {
         let dir = reaper::run_dir().join(name);
         std::fs::create_dir(&dir).expect("one broker of a name");
-        let mut own = Self { name: name.to_owned(), dir, libs: libs(), port: free_port(), server: None };
+        let mut own =
+            Self { name: name.to_owned(), dir, libs: libs(), port: free_port(), sasl_port: free_port(), server: None };
         own.format();
         own.start();
         own
@@ -51,16 +58,19 @@ impl OwnKafka {
     }
 
     fn properties(&self) -> String {
-        let (broker, controller) = (self.port, free_port());
+        let (broker, sasl, controller) = (self.port, self.sasl_port, free_port());
         format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
              controller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{broker}\n\
+             listeners=PLAINTEXT://127.0.0.1:{broker},SASL://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{broker},SASL://127.0.0.1:{sasl}\n\
+             sasl.enabled.mechanisms=PLAIN\n\
+             listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \
+             required user_{SASL_USER}=\"{SASL_PASSWORD}\";\n\
              controller.listener.names=CONTROLLER\n\
              inter.broker.listener.name=PLAINTEXT\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT\n\
              log.dirs={dir}/data\n\
              log.retention.check.interval.ms=1000\n\
              offsets.topic.replication.factor=1\n\
@@ -133,11 +143,21 @@ fn libs() -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim_end())
 }
 
-/// The broker that all tests share, as `KAFKA_BROKERS`. The first that asks starts it.
-pub async fn shared_kafka() -> String {
+/// The broker that all tests share. The first that asks starts it.
+async fn shared() -> &'static OwnKafka {
     static SHARED: OnceLock<OwnKafka> = OnceLock::new();
     let shared = tokio::task::spawn_blocking(|| SHARED.get_or_init(|| OwnKafka::start_new("kafka")));
-    shared.await.expect("the shared broker starts").brokers()
+    shared.await.expect("the shared broker starts")
+}
+
+/// Its address, as `KAFKA_BROKERS`.
+pub async fn shared_kafka() -> String {
+    shared().await.brokers()
+}
+
+/// Its listener that asks for [`SASL_USER`] and [`SASL_PASSWORD`].
+pub async fn shared_kafka_with_sasl() -> String {
+    format!("127.0.0.1:{}", shared().await.sasl_port)
 }
 
 /// A word that no other test has, to begin topic names with.

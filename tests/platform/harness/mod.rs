@@ -4,10 +4,14 @@
 //! | Variable | Meaning | Default |
 //! |---|---|---|
 //! | `TEST_POSTGRES_BIN` | directory of PostgreSQL's programs | found as `cornjacket up` finds them |
+//! | `KUBEBUILDER_ASSETS` | directory of kube-apiserver, kube-controller-manager, etcd and kubectl | found or built by `scripts/install-kubernetes` |
 //! | `KAFKA_HOME` | an unpacked Apache Kafka (its `libs`) | `.services/kafka`, fetched by `scripts/kafka-libs` |
 
+mod authority;
+mod cluster;
 pub mod http;
 mod kafka;
+mod line;
 mod platform;
 mod ports;
 mod postgres;
@@ -16,7 +20,9 @@ mod reaper;
 mod server;
 mod wait;
 
-pub use kafka::{OwnKafka, shared_kafka, topic_prefix};
+pub use cluster::{Cluster, shared_cluster};
+pub use kafka::{OwnKafka, SASL_PASSWORD, SASL_USER, shared_kafka, shared_kafka_with_sasl, topic_prefix};
+pub use line::in_front_of;
 pub use platform::{Bus, Platform, sensor_resources};
 pub use ports::free_port;
 pub use postgres::{Database, OwnPostgres, fresh_database};

@@ -116,6 +116,13 @@ impl Platform {
         self
     }
 
+    /// Resources are those of a namespace of a cluster.
+    #[must_use]
+    pub fn in_namespace(mut self, namespace: &str) -> Self {
+        self.environment.insert("CORNJACKET_NAMESPACE".to_owned(), namespace.to_owned());
+        self
+    }
+
     /// The directory of manifests, for tests that change them.
     pub fn resources(&self) -> &Path {
         self.resources.path()
@@ -173,5 +180,10 @@ impl Platform {
     pub fn controllers(&self) -> Launch {
         let resources = self.resources.path().display().to_string();
         self.role("controllers", "", &["--resources", &resources])
+    }
+
+    /// Controllers of the cluster that a kubeconfig names. `instance` tells several apart.
+    pub fn controllers_of(&self, kubeconfig: &Path, instance: &str) -> Launch {
+        self.role("controllers", instance, &[]).env("KUBECONFIG", kubeconfig.display().to_string())
     }
 }

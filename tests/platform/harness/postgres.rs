@@ -44,6 +44,32 @@ impl OwnPostgres {
         own
     }
 
+    /// Makes a streaming replica of a cluster, which is stopped for a moment, and starts it. `name` names its log.
+    pub fn standby_of(primary: &mut Self, name: &str) -> Self {
+        let dir = reaper::run_dir().join(name);
+        std::fs::create_dir(&dir).expect("one cluster of a name");
+        primary.account.own(&dir).expect("our own directory");
+        std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o700)).expect("our own directory");
+        primary.stop();
+        let copied = Command::new("cp").arg("-a").arg(primary.dir.join("data")).arg(&dir).status().expect("cp starts");
+        assert!(copied.success(), "cp -a: {copied}");
+        primary.start();
+        let data = dir.join("data");
+        std::fs::write(data.join("standby.signal"), "").expect("our own directory");
+        let follow = format!("primary_conninfo = 'host=127.0.0.1 user=cornjacket port={}'\n", primary.port);
+        std::fs::write(data.join("postgresql.auto.conf"), follow).expect("our own directory");
+        primary.account.own(&data.join("standby.signal")).expect("our own file");
+        let (programs, account) = (primary.programs.clone(), primary.account);
+        let mut own = Self { programs, account, name: name.to_owned(), dir, port: free_port(), server: None };
+        own.start();
+        own
+    }
+
+    /// A database of the primary that this is a standby of, here.
+    pub fn database_like(&self, original: &Database) -> Database {
+        Database { url: self.url_of(original.url.rsplit('/').next().expect("a name")) }
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.programs.program(program));
         command.current_dir(&self.dir).env("LC_ALL", "C");
@@ -69,7 +95,6 @@ impl OwnPostgres {
             "shared_buffers=128MB",
             "max_wal_size=2GB",
             "wal_compression=on",
-            "jit=off",
             "log_line_prefix=%m [%p] %d ",
         ] {
             command.args(["-c", setting]);
@@ -82,7 +107,7 @@ impl OwnPostgres {
         let start = Instant::now();
         let server = self.server.as_mut().expect("started");
         let data = self.dir.join("data");
-        while !PidFile::read(&data).is_some_and(|file| file.pid == server.pid() && file.ready) {
+        while !PidFile::read(&data).is_some_and(|file| file.pid == server.pid() && (file.ready || is_standby(&data))) {
             assert!(server.ended().is_none(), "{} ended:\n{}", self.name, server.log_tail());
             assert!(start.elapsed() < deadline, "{} not ready:\n{}", self.name, server.log_tail());
             std::thread::sleep(Duration::from_millis(10));
@@ -125,6 +150,12 @@ impl OwnPostgres {
         let _ = admin.close().await;
         Database { url: self.url_of(&name) }
     }
+}
+
+/// Whether a standby accepts connections.
+fn is_standby(data: &Path) -> bool {
+    let file = std::fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+    file.lines().nth(7).is_some_and(|status| status.trim() == "standby")
 }
 
 /// A database of one test.

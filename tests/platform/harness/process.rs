@@ -114,6 +114,26 @@ impl Process {
         status
     }
 
+    /// What a metric is at the moment, summed over its labels or of those that `name` has (`name{label="value"}`); `None`:
+    /// nothing was noted yet.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let answer = http::get(&http::client(), &self.url("/metrics")).await.ok()?;
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        let lines = answer.body.as_str()?.lines().filter(of_name);
+        let values: Vec<f64> = lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+        (!values.is_empty()).then(|| values.iter().sum())
+    }
+
+    /// Sends a signal and waits for nothing.
+    pub fn signal(&self, signal: Signal) {
+        self.server.as_ref().unwrap_or_else(|| panic!("{} does not run", self.launch.name)).signal(signal);
+    }
+
+    /// Waits for its end; its log stays to be read.
+    pub fn wait_for_end(&mut self, deadline: Duration) -> ExitStatus {
+        self.server().wait(deadline)
+    }
+
     /// Freezes it, as a long pause or a lost machine does.
     pub fn sigstop(&mut self) {
         self.server().signal(Signal::SIGSTOP);

@@ -1,7 +1,5 @@
 //! Rows as the controllers' own types. A kind or role that this release does not know is left alone.
 
-use std::collections::BTreeMap;
-
 use crds::registration::{Kind, ResourceKey};
 use crds::role::Role;
 use serde_json::Value;
@@ -10,7 +8,8 @@ use sqlx::postgres::PgRow;
 
 use super::Identity;
 use crate::plan::Registered;
-use crate::status::{Ack, Index, Instance, Progress, StatusRow};
+use crate::projection::migration::rows::Rows;
+use crate::status::{Ack, Instance, Progress, StatusRow};
 
 pub(super) fn read_identity(row: &PgRow) -> Result<Identity, sqlx::Error> {
     Ok(Identity { name: row.try_get("name")?, replica: row.try_get("replica")? })
@@ -22,16 +21,25 @@ fn read_key(row: &PgRow, namespace: &str) -> Result<Option<ResourceKey>, sqlx::E
     Ok(Some(ResourceKey { namespace: namespace.to_owned(), kind, name: row.try_get("name")? }))
 }
 
-pub(super) fn read_registered(row: &PgRow, namespace: &str) -> Result<Option<(ResourceKey, Registered)>, sqlx::Error> {
+/// A row of `registration` without its spec.
+pub(super) struct Head {
+    pub key: ResourceKey,
+    pub generation: i64,
+    pub hash: String,
+    pub active: bool,
+}
+
+pub(super) fn read_head(row: &PgRow, namespace: &str) -> Result<Option<Head>, sqlx::Error> {
     let Some(key) = read_key(row, namespace)? else { return Ok(None) };
-    let registered = Registered {
-        generation: row.try_get("generation")?,
-        hash: row.try_get("hash")?,
-        // A form that only another release reads is replaced by this one's.
-        spec: serde_json::from_value(row.try_get::<Value, _>("spec")?).ok(),
-        active: row.try_get("active")?,
-    };
-    Ok(Some((key, registered)))
+    let (generation, hash) = (row.try_get("generation")?, row.try_get("hash")?);
+    Ok(Some(Head { key, generation, hash, active: row.try_get("active")? }))
+}
+
+pub(super) fn read_spec(row: &PgRow, namespace: &str) -> Result<Option<(ResourceKey, Registered)>, sqlx::Error> {
+    let Some(Head { key, generation, hash, active }) = read_head(row, namespace)? else { return Ok(None) };
+    // A form that only another release reads is replaced by this one's.
+    let spec = serde_json::from_value(row.try_get::<Value, _>("spec")?).ok();
+    Ok(Some((key, Registered { generation, hash, spec, active })))
 }
 
 pub(super) fn read_instance(row: &PgRow) -> Result<Option<Instance>, sqlx::Error> {
@@ -52,19 +60,16 @@ pub(super) fn read_progress(row: &PgRow) -> Result<(String, Progress), sqlx::Err
         status: row.try_get("status")?,
         message: row.try_get("message")?,
         history_from: row.try_get("history_from")?,
-        indexes: BTreeMap::new(),
+        rows: Rows {
+            live_hash: row.try_get("live_hash")?,
+            target_hash: row.try_get("target_hash")?,
+            live_history_from: row.try_get("live_history_from")?,
+        },
+        beside: row.try_get("beside")?,
+        read: row.try_get("read")?,
+        behind: row.try_get("behind")?,
     };
     Ok((row.try_get("projection_type")?, progress))
-}
-
-/// Projection type, field, and what became of the index.
-pub(super) fn read_index(row: &PgRow) -> Result<(String, String, Index), sqlx::Error> {
-    let index = match row.try_get("status")? {
-        "built" => Index::Built,
-        "failed" => Index::Failed(row.try_get::<Option<String>, _>("message")?.unwrap_or_default()),
-        _ => Index::Building,
-    };
-    Ok((row.try_get("projection_type")?, row.try_get("field")?, index))
 }
 
 pub(super) fn read_status(row: &PgRow, namespace: &str) -> Result<Option<(ResourceKey, StatusRow)>, sqlx::Error> {

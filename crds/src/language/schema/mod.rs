@@ -5,8 +5,9 @@
 //! asserted.
 
 mod check;
+mod part;
 
-use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
+use jsonschema::{Draft, PatternOptions, ValidationError, ValidationOptions, Validator};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -75,18 +76,13 @@ pub struct PayloadSchema {
 impl PayloadSchema {
     pub fn compile(schema: &Value) -> Result<Self, SchemaError> {
         check::check(schema)?;
-        let invalid = |e: ValidationError<'_>| SchemaError::Invalid {
-            pointer: format!("schema{}", e.instance_path()),
-            message: misspelt_type(&e).unwrap_or_else(|| shown(&e.to_string())),
-        };
-        let validator = jsonschema::options()
-            .with_draft(Draft::Draft202012)
-            .offline()
-            .should_validate_formats(true)
-            .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_SIZE_LIMIT))
-            .build(schema)
-            .map_err(invalid)?;
+        let validator = options().build(schema).map_err(|e| invalid(&e))?;
         Ok(Self { validator })
+    }
+
+    /// Whether the payload is valid.
+    pub fn accepts(&self, payload: &Value) -> bool {
+        self.validator.is_valid(payload)
     }
 
     /// The ways in which a payload breaks the schema, at most 20; none if it is valid.
@@ -95,6 +91,22 @@ impl PayloadSchema {
             return Vec::new();
         }
         self.validator.iter_errors(payload).take(VIOLATIONS_LIMIT).map(|error| violation(&error)).collect()
+    }
+}
+
+/// How schemas are compiled: nothing is fetched, formats are asserted, patterns run in linear time.
+fn options() -> ValidationOptions<'static> {
+    jsonschema::options()
+        .with_draft(Draft::Draft202012)
+        .offline()
+        .should_validate_formats(true)
+        .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_SIZE_LIMIT))
+}
+
+fn invalid(error: &ValidationError<'_>) -> SchemaError {
+    SchemaError::Invalid {
+        pointer: format!("schema{}", error.instance_path()),
+        message: misspelt_type(error).unwrap_or_else(|| shown(&error.to_string())),
     }
 }
 

@@ -114,3 +114,16 @@ fn a_misspelt_type_is_named_with_the_one_that_is_meant() {
         "{said}"
     );
 }
+
+#[test]
+fn a_part_is_compiled_with_what_its_references_name() {
+    let schema = json!({
+        "properties": {"a/b %": {"items": {"$ref": "#/$defs/unit"}}, "c": {"maximum": 3}},
+        "$defs": {"unit": {"enum": ["celsius"]}}
+    });
+    let units = PayloadSchema::compile_part(&schema, "/properties/a~1b %").expect("compiles");
+    assert!(units.accepts(&json!(["celsius"])) && !units.accepts(&json!(["kelvin"])));
+    let number = PayloadSchema::compile_part(&schema, "/properties/c").expect("compiles");
+    assert!(number.accepts(&json!(3)) && !number.accepts(&json!(4)));
+    assert!(PayloadSchema::compile_part(&schema, "/properties/d").is_err());
+}

@@ -1,0 +1,94 @@
+//! Several controllers: one is active, and another takes over when it ends, dies or freezes.
+
+use std::time::{Duration, Instant};
+
+use super::{SOON, TOPIC, World, event_type};
+use crate::harness::{Bus, Process, eventually};
+
+/// Another process is active this long after the first was lost.
+const TAKE_OVER: Duration = Duration::from_secs(15);
+/// The same after one that froze: the database ends its session after 15 s of silence.
+const FROZEN: Duration = Duration::from_secs(40);
+/// The same after one that ended in order.
+const HANDED_OVER: Duration = Duration::from_secs(8);
+
+async fn is_active(process: &Process) -> bool {
+    process.metric("cornjacket_controllers_active").await == Some(1.0)
+}
+
+async fn until_active(process: &Process, deadline: Duration) {
+    eventually(deadline, || is_active(process)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_takes_over_when_the_active_one_is_killed_and_at_once_when_it_ends_in_order() {
+    let world = World::new("killed", Bus::Embedded).await;
+    let (_registry, _lifecycle) = world.data_plane();
+    let mut first = world.controllers("-1").await;
+    until_active(&first, SOON).await;
+    let mut second = world.controllers("-2").await;
+    world.apply(TOPIC);
+    world.until_ready_is("topic", "rooms", "True", "Available").await;
+    assert!(!is_active(&second).await, "one at a time");
+    first.kill9();
+    until_active(&second, TAKE_OVER).await;
+    world.apply(&event_type("room.left", "{}"));
+    world.until_ready_is("eventtype", "room.left", "True", "Available").await;
+
+    let third = world.controllers("-3").await;
+    let ended = Instant::now();
+    assert!(second.terminate().success());
+    until_active(&third, TAKE_OVER).await;
+    // A lease that nobody gives back expires after 9 s.
+    assert!(ended.elapsed() < HANDED_OVER, "handed over {:?} after the signal", ended.elapsed());
+    let holder = world.get("lease", "cornjacket-controllers").unwrap()["spec"]["holderIdentity"].clone();
+    assert!(holder.is_string(), "{holder}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_one_that_wakes_up_changes_nothing() {
+    let world = World::new("frozen", Bus::Embedded).await;
+    let (_registry, _lifecycle) = world.data_plane();
+    let mut first = world.controllers("-1").await;
+    until_active(&first, SOON).await;
+    let second = world.controllers("-2").await;
+    world.apply(&format!("{TOPIC}{}", event_type("room.left", "{description: one}")));
+    world.until_ready_is("eventtype", "room.left", "True", "Available").await;
+    first.sigstop();
+    until_active(&second, FROZEN).await;
+    world.apply(&event_type("room.left", "{description: two}"));
+    world.until_ready_is("eventtype", "room.left", "True", "Available").await;
+    let registered = async || -> (i64, String) {
+        let question = "SELECT generation, spec->>'description' FROM registration WHERE name = 'room.left'";
+        sqlx::query_as(question).fetch_one(&world.pool).await.unwrap()
+    };
+    assert_eq!(registered().await, (2, "two".to_owned()));
+    let version = || world.get("eventtype", "room.left").unwrap()["metadata"]["resourceVersion"].clone();
+    let before = version();
+    first.sigcont();
+    eventually(SOON, || async { !is_active(&first).await }).await;
+    assert!(is_active(&second).await);
+    assert_eq!(registered().await, (2, "two".to_owned()));
+    assert_eq!(version(), before, "nothing was written over it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_process_can_rule_several_namespaces_with_a_lease_for_each() {
+    let world = World::new("several", Bus::Embedded).await;
+    let other = world.cluster.fresh_namespace();
+    let both = format!("{},{other}", world.namespace);
+    let launch = world.platform.controllers_of(&world.kubeconfig(), "");
+    let launch = launch.env("CORNJACKET_WATCH_NAMESPACE", both).env("POD_NAMESPACE", &world.namespace);
+    let _controllers = launch.ready().await;
+    for namespace in [&world.namespace, &other] {
+        world.cluster.apply(namespace, TOPIC).unwrap();
+    }
+    eventually(SOON, || async {
+        let question = "SELECT count(*) FROM registration WHERE name = 'rooms' AND state = 'active'";
+        sqlx::query_scalar::<_, i64>(question).fetch_one(&world.pool).await.unwrap() == 2
+    })
+    .await;
+    for lease in ["cornjacket-controllers".to_owned(), format!("cornjacket-controllers-{other}")] {
+        assert!(world.get("lease", &lease).unwrap()["spec"]["holderIdentity"].is_string(), "{lease}");
+    }
+}

@@ -1,0 +1,135 @@
+//! The README's first command, and what it and the README have people paste.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::harness::{Server, eventually, free_port, http};
+
+const SOON: Duration = Duration::from_mins(1);
+
+/// `make up`, as the README prints it, with data and ports of its own and the program that the tests were built with.
+struct MakeUp {
+    data: TempDir,
+    /// Of ingestion, query and actions.
+    ports: [u16; 3],
+    server: Option<Server>,
+}
+
+impl MakeUp {
+    fn new() -> Self {
+        let data = tempfile::Builder::new().prefix("cornjacket-make-up-").tempdir().unwrap();
+        // As root, PostgreSQL runs as somebody else.
+        std::fs::set_permissions(data.path(), PermissionsExt::from_mode(0o711)).unwrap();
+        Self { data, ports: std::array::from_fn(|_| free_port()), server: None }
+    }
+
+    fn start(&mut self, name: &str) {
+        let mut make = Command::new("make");
+        make.arg("up").current_dir(env!("CARGO_MANIFEST_DIR")).env_clear();
+        for kept in ["PATH", "HOME", "TMPDIR"] {
+            make.envs(std::env::var_os(kept).map(|value| (kept, value)));
+        }
+        make.env("CORNJACKET_BINARY", env!("CARGO_BIN_EXE_cornjacket")).env("CORNJACKET_DATA_DIR", self.data.path());
+        let names = ["CORNJACKET_INGESTION_PORT", "CORNJACKET_QUERY_PORT", "CORNJACKET_ACTIONS_PORT"];
+        make.envs(names.iter().zip(self.ports.map(|port| port.to_string())));
+        self.server = Some(Server::start(name, make, "TERM"));
+    }
+
+    fn server(&mut self) -> &mut Server {
+        self.server.as_mut().expect("started")
+    }
+
+    fn printed(&self) -> String {
+        std::fs::read_to_string(self.server.as_ref().expect("started").log()).unwrap()
+    }
+
+    /// Waits until it has said how to send a first event.
+    async fn ready(&mut self) -> String {
+        eventually(SOON, || async {
+            let printed = self.printed();
+            if printed.contains("Stop with Ctrl-C.") { Ok(printed) } else { Err(printed) }
+        })
+        .await
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        let group = Pid::from_raw(i32::try_from(self.server.as_ref().expect("started").pid()).unwrap());
+        killpg(group, signal).unwrap();
+    }
+
+    /// Waits for its end; the status, and that it said what becomes of the data and left no PostgreSQL.
+    fn ended_well(&mut self) -> ExitStatus {
+        let status = self.server().wait(SOON);
+        let (printed, dir) = (self.printed(), self.data.path().display().to_string());
+        assert!(printed.contains(&format!("Stopped; the data is kept in {dir}")), "{printed}");
+        assert!(!self.data.path().join("postgres/data/postmaster.pid").exists(), "PostgreSQL was stopped");
+        self.server = None;
+        status
+    }
+}
+
+impl Drop for MakeUp {
+    /// Killing `make` alone would leave what it runs.
+    fn drop(&mut self) {
+        if self.server.as_mut().is_some_and(|server| server.ended().is_none()) {
+            self.signal_all(Signal::SIGTERM);
+            if !self.server().ends_within(Duration::from_secs(30)) {
+                self.signal_all(Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+/// Runs text in a shell, as somebody does who pastes it.
+fn paste(text: &str) -> (String, Duration) {
+    let begun = Instant::now();
+    let output = Command::new("sh").args(["-c", text]).output().expect("sh and curl are there");
+    (String::from_utf8_lossy(&output.stdout).into_owned(), begun.elapsed())
+}
+
+/// What is to be pasted: the indented lines behind this sentence.
+fn block_behind(sentence: &str, text: &str) -> String {
+    let (_, rest) = text.split_once(sentence).unwrap_or_else(|| panic!("no '{sentence}' in {text}"));
+    let lines = rest.lines().skip(1).skip_while(|line| line.is_empty()).take_while(|line| line.starts_with("  "));
+    lines.map(str::trim_start).collect::<Vec<_>>().join("\n")
+}
+
+/// The fenced lines behind this sentence of the README, for these ports.
+fn readme_block(sentence: &str, [ingestion, query, _]: [u16; 3]) -> String {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let (_, rest) = readme.split_once(sentence).unwrap_or_else(|| panic!("no '{sentence}' in the README"));
+    let block = rest.split("```\n").nth(1).expect("a block").to_owned();
+    block.replace(":8080", &format!(":{ingestion}")).replace(":8081", &format!(":{query}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn make_up_prints_requests_that_work_as_pasted_and_keeps_the_data() {
+    let mut up = MakeUp::new();
+    up.start("make-up-1");
+    let printed = up.ready().await;
+    let pasted = block_behind("Send a first event", &printed);
+    assert_eq!(pasted.matches("curl ").count(), 2, "{pasted}");
+    for block in [pasted, readme_block("in a second terminal:", up.ports)] {
+        let (said, took) = tokio::task::block_in_place(|| paste(&block));
+        assert!(said.contains(r#""state":{"unit": "fahrenheit", "value": 72.5}"#), "{block}\n{said}");
+        // Within a second or so; the machine may be busy.
+        assert!(took < Duration::from_secs(5), "it took {took:?}");
+    }
+    // Ctrl-C in a terminal: everything that runs there gets it.
+    up.signal_all(Signal::SIGINT);
+    tokio::task::block_in_place(|| up.ended_well());
+
+    up.start("make-up-2");
+    up.ready().await;
+    let row = format!("http://127.0.0.1:{}/api/v1/projections/sensor_state/device-001", up.ports[1]);
+    let row = http::get(&http::client(), &row).await.unwrap();
+    assert_eq!((row.status, &row.body["state"]["value"]), (200, &72.5.into()), "{}", row.body);
+    up.server().signal(Signal::SIGTERM);
+    tokio::task::block_in_place(|| up.ended_well());
+}
