@@ -10,8 +10,9 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::backoff;
+use crate::effects::postgres::DatabaseError;
+use crate::effects::postgres::guard::Badge;
 use crate::effects::postgres::migrations::Migrator;
-use crate::effects::postgres::{Badge, DatabaseError};
 use crate::projection::migration::indexes::{self, Wanted};
 use crate::projection::migration::{Plan, Step};
 

@@ -15,7 +15,9 @@ use tracing::info;
 
 use crate::effects::kafka::{BrokerError, Kafka};
 use crate::effects::listen;
+use crate::effects::postgres::guard::Guard;
 use crate::effects::postgres::{DatabaseError, Deletion, Identity, Seat, options, seat_options};
+use crate::effects::rule::Rule;
 use crate::look::{Look, Migrations};
 use crate::migrations::{self, Going, Work};
 use crate::resource::Resource;
@@ -94,20 +96,21 @@ impl Session {
         }
         let (wanted, wanted_topics) = watch::channel(Vec::<Wanted>::new());
         let (publish_bus, bus) = watch::channel(Bus::Embedded);
+        let badge = within(CONNECT, home.badge()).await?;
         let (mut deletes, asked) = (None, Arc::new(Notify::new()));
         if let Some(settings) = &platform.kafka {
             publish_bus.send_replace(Bus::Unknown);
             let (sender, receiver) = mpsc::channel(1);
             deletes = Some(sender);
             let pace = topics::Pace { drift: platform.drift, asked: asked.clone() };
-            tasks.spawn(topics::keep(Kafka::new(settings)?, pace, wanted_topics, publish_bus, receiver));
+            let rule = Rule::new(Kafka::new(settings)?, Guard::new(platform.home.clone(), badge.clone()));
+            tasks.spawn(topics::keep(rule, pace, wanted_topics, publish_bus, receiver));
         } else {
             // Nothing is ever said of a bus that is the event store; the sender lives as long as the session.
             tasks.spawn(async move { publish_bus.closed().await });
         }
         let (work, migrations_wanted) = watch::channel(Work::default());
         let (publish_going, going) = watch::channel(Going::default());
-        let badge = within(CONNECT, home.badge()).await?;
         tasks.spawn(migrations::keep(platform.home.clone(), badge, migrations_wanted, publish_going));
         let migrations = Migrations { work, going: going.clone() };
         let seats = (home, others);

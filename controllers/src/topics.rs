@@ -14,7 +14,9 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::effects::kafka::{BrokerError, Kafka, Outcomes};
+use crate::effects::kafka::Outcomes;
+use crate::effects::postgres::DatabaseError;
+use crate::effects::rule::{Rule, RuleError};
 use crate::topic::differences::words;
 use crate::topic::plan::{Alteration, Blocked, Broker, Plan, plan};
 use crate::topic::settle::Unsettled;
@@ -56,7 +58,7 @@ pub struct Pace {
 
 /// Runs for ever; drop it to stop.
 pub async fn keep(
-    kafka: Kafka,
+    mut rule: Rule,
     pace: Pace,
     mut wanted: watch::Receiver<Vec<Wanted>>,
     bus: watch::Sender<Bus>,
@@ -65,28 +67,25 @@ pub async fn keep(
     let mut keeper = Keeper::default();
     loop {
         let topics = wanted.borrow_and_update().clone();
-        let wait = match keeper.look(&kafka, &topics).await {
+        let wait = match keeper.look(&mut rule, &topics).await {
             Ok(seen) => {
                 let unfinished = seen.topics.values().any(Seen::is_unfinished);
                 publish(&bus, Bus::Kafka(seen));
                 keeper.failures = if unfinished { keeper.failures + 1 } else { 0 };
                 if unfinished { backoff::delay(keeper.failures, rand::random()) } else { keeper.rest(pace.drift) }
             }
-            Err(error) => {
-                let wait = backoff::delay(keeper.failures, rand::random());
+            Err(RuleError::Seat(error)) => keeper.held_back(&error),
+            Err(RuleError::Broker(error)) => {
                 let error = Chain(&error).to_string();
-                warn!(error, retry_in_ms = wait.as_millis(), "broker not reachable");
-                metrics::counter!("cornjacket_controllers_broker_failures_total").increment(1);
-                keeper.failures += 1;
-                publish(&bus, Bus::Unreachable(error));
-                wait
+                publish(&bus, Bus::Unreachable(error.clone()));
+                keeper.failed(&error)
             }
         };
         tokio::select! {
             () = sleep(wait) => {}
             () = pace.asked.notified() => {}
             changed = wanted.changed() => if changed.is_err() { return },
-            Some(delete) = deletes.recv() => keeper.delete(&kafka, delete).await,
+            Some(delete) = deletes.recv() => keeper.delete(&mut rule, delete).await,
         }
     }
 }
@@ -107,9 +106,26 @@ struct Round<'a> {
 }
 
 impl Keeper {
+    /// The broker does not answer: how long to wait.
+    fn failed(&mut self, error: &str) -> Duration {
+        let wait = backoff::delay(self.failures, rand::random());
+        warn!(error, retry_in_ms = wait.as_millis(), "broker not reachable");
+        metrics::counter!("cornjacket_controllers_broker_failures_total").increment(1);
+        self.failures += 1;
+        wait
+    }
+
+    /// Another may rule, and then this ends soon: how long to wait.
+    fn held_back(&mut self, error: &DatabaseError) -> Duration {
+        let wait = backoff::delay(self.failures, rand::random());
+        warn!(error = %Chain(error), retry_in_ms = wait.as_millis(), "changing nothing at the broker");
+        self.failures += 1;
+        wait
+    }
+
     /// By this task, which makes topics: none is made while it is deleted.
-    async fn delete(&mut self, kafka: &Kafka, Delete { topic, done }: Delete) {
-        let result = kafka.delete(&topic).await.map_err(|error| Chain(&error).to_string());
+    async fn delete(&mut self, rule: &mut Rule, Delete { topic, done }: Delete) {
+        let result = rule.delete(&topic).await.map_err(|error| Chain(&error).to_string());
         if result.is_ok() {
             info!(topic, "topic deleted");
             self.created.remove(&topic);
@@ -125,15 +141,15 @@ impl Keeper {
         if self.made { drift.min(MADE) } else { drift }
     }
 
-    async fn look(&mut self, kafka: &Kafka, wanted: &[Wanted]) -> Result<status::Kafka, BrokerError> {
-        let mut broker = kafka.describe(wanted.iter().map(|wanted| wanted.spec.topic_name.as_str())).await?;
+    async fn look(&mut self, rule: &mut Rule, wanted: &[Wanted]) -> Result<status::Kafka, RuleError> {
+        let mut broker = rule.describe(wanted.iter().map(|wanted| wanted.spec.topic_name.as_str())).await?;
         self.unsettled.overlay(&mut broker, Instant::now());
         let planned = |wanted| (wanted, plan_for(wanted, &broker));
         let plans = wanted.iter().map(planned).collect();
         let mut round = Round { broker, plans, refused: BTreeMap::new() };
-        self.create(kafka, &mut round).await?;
-        self.grow(kafka, &mut round).await?;
-        self.alter(kafka, &mut round).await?;
+        self.create(rule, &mut round).await?;
+        self.grow(rule, &mut round).await?;
+        self.alter(rule, &mut round).await?;
         let topics: BTreeMap<String, Seen> =
             wanted.iter().map(|wanted| (wanted.spec.topic_name.clone(), self.judge(wanted, &round))).collect();
         let agrees = |seen: &&Seen| seen.standing == status::Standing::Applied;
@@ -141,10 +157,10 @@ impl Keeper {
         Ok(status::Kafka { topics })
     }
 
-    async fn create(&mut self, kafka: &Kafka, round: &mut Round<'_>) -> Result<(), BrokerError> {
+    async fn create(&mut self, rule: &mut Rule, round: &mut Round<'_>) -> Result<(), RuleError> {
         let missing: Vec<&Wanted> = round.plans.iter().filter(|(_, plan)| plan.create).map(|(w, _)| *w).collect();
         self.made = !missing.is_empty();
-        let outcomes = kafka.create(&missing).await?;
+        let outcomes = rule.create(&missing).await?;
         for wanted in missing {
             let name = &wanted.spec.topic_name;
             if round.succeeded(name, "topic not made", &outcomes) {
@@ -157,13 +173,13 @@ impl Keeper {
         Ok(())
     }
 
-    async fn grow(&mut self, kafka: &Kafka, round: &mut Round<'_>) -> Result<(), BrokerError> {
+    async fn grow(&mut self, rule: &mut Rule, round: &mut Round<'_>) -> Result<(), RuleError> {
         let totals: Vec<(String, i32)> = round
             .plans
             .iter()
             .filter_map(|(wanted, plan)| Some((wanted.spec.topic_name.clone(), plan.partitions?)))
             .collect();
-        let outcomes = kafka.add_partitions(&totals).await?;
+        let outcomes = rule.add_partitions(&totals).await?;
         for (name, total) in totals {
             if round.succeeded(&name, "partitions not added", &outcomes) {
                 info!(topic = name, partitions = total, "partitions added");
@@ -176,14 +192,14 @@ impl Keeper {
         Ok(())
     }
 
-    async fn alter(&mut self, kafka: &Kafka, round: &mut Round<'_>) -> Result<(), BrokerError> {
+    async fn alter(&mut self, rule: &mut Rule, round: &mut Round<'_>) -> Result<(), RuleError> {
         let changes: Vec<(String, Vec<Alteration>)> = round
             .plans
             .iter()
             .filter(|(_, plan)| !plan.alterations.is_empty())
             .map(|(wanted, plan)| (wanted.spec.topic_name.clone(), plan.alterations.clone()))
             .collect();
-        let outcomes = kafka.alter(&changes).await?;
+        let outcomes = rule.alter(&changes).await?;
         for (name, alterations) in changes {
             if round.succeeded(&name, "configuration not changed", &outcomes) {
                 self.announce(&name, round);

@@ -49,5 +49,6 @@ mod stream_rebuild;
 mod topics;
 mod topics_broker;
 mod topics_many;
+mod topics_rule;
 mod upgrades;
 mod webhook_secrets;

@@ -4,3 +4,4 @@ pub mod kafka;
 pub mod kubernetes;
 pub mod listen;
 pub mod postgres;
+pub mod rule;

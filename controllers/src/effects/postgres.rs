@@ -4,6 +4,7 @@
 //! loses the connection loses the lock and can write no more: two controllers never write to one database.
 
 pub mod catalog;
+pub mod guard;
 pub mod migrations;
 mod projections;
 mod registrations;
@@ -72,15 +73,6 @@ pub struct Identity {
     pub replica: bool,
 }
 
-/// Tells the session of one seat from all others, so that who works for it can see whether it is still there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Badge {
-    namespace: String,
-    pid: i32,
-    /// When the session began.
-    since: String,
-}
-
 /// The connection from which one process rules one database.
 pub struct Seat {
     connection: PgConnection,
@@ -119,17 +111,6 @@ impl Seat {
             .await
             .map_err(failed("take the controllers' lock"))?;
         Ok(self.holds_lock)
-    }
-
-    /// For those who work for this seat on connections of their own.
-    pub async fn badge(&mut self) -> Result<Badge, DatabaseError> {
-        let (pid, since): (i32, String) = sqlx::query_as(
-            "SELECT pid, extract(epoch FROM backend_start)::text FROM pg_stat_activity WHERE pid = pg_backend_pid()",
-        )
-        .fetch_one(&mut self.connection)
-        .await
-        .map_err(failed("ask which session this is"))?;
-        Ok(Badge { namespace: self.namespace.clone(), pid, since })
     }
 
     /// The values of Secrets that are there, sealed.

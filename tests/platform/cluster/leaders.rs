@@ -1,9 +1,12 @@
 //! Several controllers: one is active, and another takes over when it ends, dies or freezes.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use controllers::effects::kafka::Kafka;
+
 use super::{SOON, TOPIC, World, event_type};
-use crate::harness::{Bus, Process, eventually};
+use crate::harness::{Bus, Process, eventually, shared_kafka};
 
 /// Another process is active this long after the first was lost.
 const TAKE_OVER: Duration = Duration::from_secs(15);
@@ -70,6 +73,38 @@ async fn a_frozen_one_that_wakes_up_changes_nothing() {
     assert!(is_active(&second).await);
     assert_eq!(registered().await, (2, "two".to_owned()));
     assert_eq!(version(), before, "nothing was written over it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_one_that_wakes_up_changes_no_topic_back() {
+    let kafka = shared_kafka().await;
+    let world = World::new("frozen-kafka", Bus::Kafka(kafka.clone())).await;
+    let (_registry, _lifecycle) = world.data_plane();
+    // It looks at the broker the moment it wakes up.
+    let launch = world.platform.controllers_of(&world.kubeconfig(), "-1").env("CORNJACKET_DRIFT_SECONDS", "1");
+    let mut first = launch.ready().await;
+    until_active(&first, SOON).await;
+    let second = world.controllers("-2").await;
+    let described = |hours: u8| {
+        let spec = format!("{{topicName: {}-frozen, retention: {hours}h, prefixes", world.namespace);
+        TOPIC.replace("{prefixes", &spec)
+    };
+    world.apply(&described(1));
+    world.until_ready_is("topic", "rooms", "True", "Available").await;
+    first.sigstop();
+    until_active(&second, FROZEN).await;
+    world.apply(&described(2));
+    world.until_ready_is("topic", "rooms", "True", "Available").await;
+    first.sigcont();
+    eventually(SOON, || async { !is_active(&first).await }).await;
+    for process in [&first, &second] {
+        let corrected = process.metric("cornjacket_controllers_drift_corrected_total").await;
+        assert_eq!(corrected.unwrap_or_default(), 0.0, "one put back what another had changed: {}", process.log());
+    }
+    let broker = Kafka::new(&BTreeMap::from([("bootstrap.servers".to_owned(), kafka)])).unwrap();
+    let topic = format!("{}-frozen", world.namespace);
+    let config = broker.describe([topic.as_str()].into_iter()).await.unwrap()[&topic].config.clone().unwrap();
+    assert_eq!(config["retention.ms"].value.as_deref(), Some("7200000"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

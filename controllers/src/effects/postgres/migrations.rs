@@ -5,13 +5,11 @@
 //! works for still holds its own lock. A transactional step commits together with its row of the ledger; one that runs in no
 //! transaction has a row `started` before. Who dies in between leaves what the next one goes on from.
 
-use std::time::Duration;
-
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::time::timeout;
 
-use super::{Badge, DatabaseError, LOCK, catalog, failed, options};
+use super::guard::{self, Badge, soon};
+use super::{DatabaseError, catalog, failed, options};
 use crate::crash;
 use crate::projection::migration::{Catalog, Plan, Step, Way};
 
@@ -19,8 +17,6 @@ use crate::projection::migration::{Catalog, Plan, Step, Way};
 const BRIEF: &str = "5s";
 /// Longest wait of a step that nobody waits behind: an index is valid only when older transactions have ended.
 const PATIENT: &str = "30min";
-/// Longest wait for an answer, but for that to a step.
-const ANSWER: Duration = Duration::from_secs(10);
 
 /// A connection that migrates.
 pub struct Migrator {
@@ -59,13 +55,13 @@ impl Migrator {
 
     /// Says of a step that it is done: a process did it and died.
     pub async fn finish(&mut self, step: &str) -> Result<(), DatabaseError> {
-        self.still_seated().await?;
+        soon(guard::still_seated(&mut self.connection, &self.badge)).await?;
         self.mark_done(step).await
     }
 
     /// Takes one step. The outer error: it is not known what became of it.
     pub async fn take(&mut self, plan: &Plan, step: &Step) -> Result<Taken, DatabaseError> {
-        self.still_seated().await?;
+        soon(guard::still_seated(&mut self.connection, &self.badge)).await?;
         match step.way {
             Way::Transaction => self.in_transaction(plan, step).await,
             Way::Concurrently => self.concurrently(plan, step).await,
@@ -98,7 +94,7 @@ impl Migrator {
         if ended.is_ok() {
             crash::point("migration.concurrently");
             // It may have taken long. Who is seated now finds what was done.
-            self.still_seated().await?;
+            soon(guard::still_seated(&mut self.connection, &self.badge)).await?;
             self.mark_done(&step.name).await?;
         }
         self.settle(plan, step, ended).await
@@ -131,28 +127,6 @@ impl Migrator {
         soon(async { marking.await.map_err(failed("note that a step of a migration is done")) }).await?;
         Ok(())
     }
-
-    /// The lock that the seat holds, held by that very session: who lost it is not to go on.
-    async fn still_seated(&mut self) -> Result<(), DatabaseError> {
-        let asking = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-              WHERE l.locktype = 'advisory' AND l.granted AND l.classid = $1::bigint::oid
-                AND l.objid = (hashtext($2)::bigint & 4294967295)::oid
-                AND l.pid = $3 AND extract(epoch FROM a.backend_start)::text = $4)",
-        )
-        .bind(i64::from(LOCK))
-        .bind(&self.badge.namespace)
-        .bind(self.badge.pid)
-        .bind(&self.badge.since)
-        .fetch_one(&mut self.connection);
-        let seated: bool = soon(async { asking.await.map_err(failed("ask whether the lock is still held")) }).await?;
-        if seated { Ok(()) } else { Err(DatabaseError::SeatLost) }
-    }
-}
-
-/// An answer that is due at once.
-async fn soon<T>(step: impl Future<Output = Result<T, DatabaseError>>) -> Result<T, DatabaseError> {
-    timeout(ANSWER, step).await.unwrap_or(Err(DatabaseError::Silent(ANSWER)))
 }
 
 async fn set_lock_timeout(connection: &mut PgConnection, wait: &str) -> Result<(), sqlx::Error> {
