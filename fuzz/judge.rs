@@ -41,6 +41,7 @@ fn is_accepted(candidate: &Candidate<'_>) -> bool {
         key: GivenKey::OfEvent,
         traceparent: None,
         transport: "http",
+        mqtt: None,
     };
     let Ok(admitted) = admit(candidate, &Catalog::default(), Rules::default(), known) else { return false };
     let envelope: Envelope = serde_json::from_str(&admitted.entry.envelope).expect("an envelope");

@@ -13,6 +13,7 @@ mod harness;
 mod client;
 mod control;
 mod large;
+mod mqtt;
 mod report;
 mod scene;
 mod sections;
@@ -21,8 +22,8 @@ mod xmin;
 use report::Report;
 
 /// A measurement that may be asked for by name.
-pub const SECTIONS: [&str; 10] =
-    ["raw", "accept", "end-to-end", "latency", "backlog", "relays", "idle", "control", "large", "xmin"];
+pub const SECTIONS: [&str; 11] =
+    ["raw", "accept", "end-to-end", "latency", "backlog", "relays", "idle", "mqtt", "control", "large", "xmin"];
 
 fn main() {
     let arguments = Arguments::parse(std::env::args().skip(1));

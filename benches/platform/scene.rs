@@ -119,7 +119,7 @@ impl Up {
         let data = tempfile::tempdir().expect("a temporary directory");
         let [from, to] = [&resources, &data].map(|directory| directory.path().display().to_string());
         let arguments = ["up", "--resources", &from, "--data-dir", &to, "--bus", "embedded"];
-        let listens = ["--ingestion-port", &text[0], "--query-port", &text[1], "--actions-port", &text[2]];
+        let listens = ["--ingestion-port", &text[0], "--query-port", &text[1], "--actions-port", &text[2], "--no-mqtt"];
         let mut launch = Launch::new("up", ports[0], &[arguments.as_slice(), listens.as_slice()].concat());
         for name in ["INGESTION_DATABASE_URL", "EVENTHANDLER_DATABASE_URL", "QUERY_DATABASE_URL"] {
             launch = launch.env(name, &database.url);

@@ -10,7 +10,7 @@ use crate::client::{self, Connection, Load};
 use crate::harness::{Bus, Process, fresh_database, shared_kafka};
 use crate::report::{Report, per_second, percentile};
 use crate::scene::{Scene, Up};
-use crate::{Arguments, control, large, xmin};
+use crate::{Arguments, control, large, mqtt, xmin};
 
 /// Events of the measurements that are about a number of events.
 pub const MANY: usize = 100_000;
@@ -38,6 +38,9 @@ pub async fn run(arguments: &Arguments, report: &mut Report) {
     }
     if arguments.wants("idle") {
         idle(report).await;
+    }
+    if arguments.wants("mqtt") {
+        mqtt::run(report).await;
     }
     if arguments.wants("control") {
         control::run(report).await;
@@ -197,7 +200,7 @@ async fn probe(port: u16, pool: &PgPool, count: usize, look: Duration) -> Vec<f6
     times
 }
 
-async fn until_shown(pool: &PgPool, number: usize, begun: Instant, look: Duration) {
+pub async fn until_shown(pool: &PgPool, number: usize, begun: Instant, look: Duration) {
     let wanted = i64::try_from(number).expect("a count");
     loop {
         let shown: Option<i64> = sqlx::query_scalar(

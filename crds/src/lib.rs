@@ -4,6 +4,7 @@
 //! [`event_type`], [`projection`], [`webhook_action`]), the compiled forms ([`registration`]), and how values of Secrets are kept
 //! for them ([`secret`]). Nothing here reads a clock, a network or a database.
 
+pub mod backoff;
 pub mod cause;
 pub mod condition;
 pub mod definition;

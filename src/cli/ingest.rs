@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use secrecy::SecretString;
 
+use super::mqtt::MqttArgs;
 use super::process::{LogArgs, Process, ServeArgs, prepare};
 use super::url::{DEFAULT_URL, DatabaseUrl};
 use crate::bus::wake::{self, Wake};
@@ -28,6 +29,8 @@ pub struct IngestArgs {
     /// Port of the events interface, and of /healthz, /readyz, /health and /metrics
     #[arg(long, env = "CORNJACKET_INGESTION_PORT", default_value_t = 8080)]
     port: u16,
+    #[command(flatten)]
+    mqtt: MqttArgs,
     #[command(flatten)]
     tuning: IngestTuning,
     #[command(flatten)]
@@ -125,6 +128,7 @@ fn count(bounded: u64) -> usize {
 pub async fn run(args: IngestArgs, logs: &LogArgs) -> anyhow::Result<()> {
     let process = Process::begin(logs)?;
     let settings = args.tuning.settings()?;
+    let mqtt = args.mqtt.settings(&args.serve.namespace, settings.limits.event_bytes)?;
     let url = &args.ingestion_database_url;
     let writers = database::options(url, "outbox writer")?;
     process
@@ -141,7 +145,7 @@ pub async fn run(args: IngestArgs, logs: &LogArgs) -> anyhow::Result<()> {
         &process.lifecycle,
         process.readiness.gate("registrations", "loading"),
     );
-    let news = Wake::default();
+    let (news, letters) = (Wake::default(), pool.clone());
     let token = process.lifecycle.token(Stage::Relay);
     let telling = wake::tell(news.clone(), wake::OUTBOX, process.instance, pool, token);
     process.lifecycle.spawn(Stage::Relay, "wake relays", async move {
@@ -156,6 +160,9 @@ pub async fn run(args: IngestArgs, logs: &LogArgs) -> anyhow::Result<()> {
         process.readiness.gate("database", "connecting"),
         &(Arc::new(move |shards| news.add(shards)) as outbox::OnCommit),
     );
+    if let Some(mqtt) = mqtt {
+        ingest::mqtt::start(&process.lifecycle, &state, letters, mqtt);
+    }
     let routes = ingest::routes(state).merge(crate::operate::http::routes(process.operations("ingest")));
     process.serve(Stage::Accept, "ingest", SocketAddr::new(args.serve.bind, args.port), routes).await?;
     process.run(Duration::from_secs(args.serve.drain_seconds)).await

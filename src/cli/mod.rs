@@ -10,6 +10,7 @@ mod handle;
 mod ingest;
 mod lint;
 mod migrate;
+mod mqtt;
 mod output;
 pub mod process;
 mod query;
@@ -37,7 +38,7 @@ struct Cli {
 enum Command {
     /// Run everything on this machine: every role in one process, resources from a directory
     Up(Box<up::UpArgs>),
-    /// Take events in by HTTP
+    /// Take events in by HTTP and MQTT
     Ingest(ingest::IngestArgs),
     /// Run the relay: outbox to event store and bus
     Relay(relay::RelayArgs),

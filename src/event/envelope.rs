@@ -41,6 +41,18 @@ pub struct Metadata {
     /// The CloudEvents `id`, where it came as one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloudevents_id: Option<String>,
+    /// Where it came in by MQTT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mqtt: Option<MqttOrigin>,
+}
+
+/// The message that an event came in as.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MqttOrigin {
+    pub topic: String,
+    /// Tells a message that the broker sends again (QoS 1): client id, packet id and a hash of the content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<String>,
 }
 
 /// An event with its place in the event store, as readers get it.

@@ -5,7 +5,7 @@ mod envelope;
 mod shard;
 
 pub use clock::{Clock, SystemClock};
-pub use envelope::{Envelope, Metadata, StoredEvent};
+pub use envelope::{Envelope, Metadata, MqttOrigin, StoredEvent};
 pub use shard::{SHARDS, Shard, ShardSet, shard_of};
 
 /// Longest `event_type` and `aggregate_id`, in characters: the width of their columns.

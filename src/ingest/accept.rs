@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::event::{Metadata, shard_of};
+use crate::event::{Metadata, MqttOrigin, shard_of};
 use crate::outbox::{Entry, IdempotencyKey, RequestHash};
 use crate::registry::Catalog;
 
@@ -23,7 +23,7 @@ pub enum GivenKey<'a> {
 }
 
 /// What is known about an event beside itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Circumstances<'a> {
     /// UUID v7.
     pub event_id: Uuid,
@@ -31,8 +31,10 @@ pub struct Circumstances<'a> {
     pub key: GivenKey<'a>,
     /// W3C trace context of the request.
     pub traceparent: Option<&'a str>,
-    /// How it came in, where the event does not say: `http`.
+    /// How it came in, where the event does not say: `http`, `mqtt`.
     pub transport: &'static str,
+    /// The message that it came in as.
+    pub mqtt: Option<MqttOrigin>,
 }
 
 /// An event to be stored.
@@ -61,11 +63,12 @@ pub fn admit(
         source: Some(source.to_owned()),
         schema_version: checked.schema_version,
         cloudevents_id: event.cloud.as_ref().map(|cloud| cloud.id.clone().into_owned()),
+        mqtt: known.mqtt,
     };
     let envelope = write(event, &metadata, known.event_id, known.now)
         .map_err(|e| Refusal::invalid(vec![FieldError::new("/payload", "json", &event.payload, e.to_string())]))?;
     let shard = shard_of(&event.aggregate_id);
-    let entry = Entry { event_id: known.event_id, shard, envelope, key: key(event, known.key) };
+    let entry = Entry { event_id: known.event_id, shard, envelope, key: key(event, known.key), again: false };
     Ok(Admitted { entry, warnings: checked.warnings })
 }
 

@@ -15,6 +15,7 @@ pub mod envelope;
 mod http;
 mod ids;
 mod json;
+pub mod mqtt;
 mod pointer;
 pub mod refusal;
 

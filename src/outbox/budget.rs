@@ -78,7 +78,9 @@ mod tests {
     use super::*;
 
     fn entries(count: usize, bytes: usize) -> Vec<Entry> {
-        (0..count).map(|_| Entry { event_id: Uuid::nil(), shard: 0, envelope: "x".repeat(bytes), key: None }).collect()
+        (0..count)
+            .map(|_| Entry { event_id: Uuid::nil(), shard: 0, envelope: "x".repeat(bytes), key: None, again: false })
+            .collect()
     }
 
     #[test]

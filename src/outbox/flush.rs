@@ -202,7 +202,7 @@ mod tests {
 
     fn entry(id: u128, key: Option<(&str, u8)>) -> Entry {
         let key = key.map(|(key, request)| IdempotencyKey::from_header(key, [request; 32]));
-        Entry { event_id: Uuid::from_u128(id), shard: 0, envelope: String::new(), key }
+        Entry { event_id: Uuid::from_u128(id), shard: 0, envelope: String::new(), key, again: false }
     }
 
     fn stored(id: u128, repeated: bool) -> Accepted {

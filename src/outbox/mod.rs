@@ -52,6 +52,8 @@ pub struct Entry {
     pub envelope: String,
     /// Under which it is accepted once.
     pub key: Option<IdempotencyKey>,
+    /// An attempt before may have been committed.
+    pub again: bool,
 }
 
 /// The event is committed.

@@ -160,7 +160,7 @@ impl Store {
     }
 
     async fn insert_plain(&mut self, rows: &[&Entry], again: bool) -> Result<Vec<Row>, sqlx::Error> {
-        sqlx::query(if again { INSERT_AGAIN } else { INSERT })
+        sqlx::query(if again || rows.iter().any(|e| e.again) { INSERT_AGAIN } else { INSERT })
             .bind(rows.iter().map(|e| e.event_id).bind_iter())
             .bind(rows.iter().map(|e| e.envelope.as_str()).bind_iter())
             .bind(rows.iter().map(|e| e.shard).bind_iter())

@@ -12,6 +12,8 @@ mod catalog;
 mod load;
 mod session;
 mod store;
+#[cfg(test)]
+pub mod testing;
 
 use std::sync::Arc;
 

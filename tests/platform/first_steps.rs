@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_mins(1);
 struct MakeUp {
     data: TempDir,
     /// Of ingestion, query and actions.
-    ports: [u16; 3],
+    ports: [u16; 4],
     server: Option<Server>,
 }
 
@@ -36,7 +36,7 @@ impl MakeUp {
             make.envs(std::env::var_os(kept).map(|value| (kept, value)));
         }
         make.env("CORNJACKET_BINARY", env!("CARGO_BIN_EXE_cornjacket")).env("CORNJACKET_DATA_DIR", self.data.path());
-        let names = ["CORNJACKET_INGESTION_PORT", "CORNJACKET_QUERY_PORT", "CORNJACKET_ACTIONS_PORT"];
+        let names = ["CORNJACKET_INGESTION_PORT", "CORNJACKET_QUERY_PORT", "CORNJACKET_ACTIONS_PORT", "CORNJACKET_MQTT_PORT"];
         make.envs(names.iter().zip(self.ports.map(|port| port.to_string())));
         self.server = Some(Server::start(name, make, "TERM"));
     }
@@ -101,7 +101,7 @@ fn block_behind(sentence: &str, text: &str) -> String {
 }
 
 /// The fenced lines behind this sentence of the README, for these ports.
-fn readme_block(sentence: &str, [ingestion, query, _]: [u16; 3]) -> String {
+fn readme_block(sentence: &str, [ingestion, query, ..]: [u16; 4]) -> String {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let (_, rest) = readme.split_once(sentence).unwrap_or_else(|| panic!("no '{sentence}' in the README"));
     let block = rest.split("```\n").nth(1).expect("a block").to_owned();

@@ -16,7 +16,13 @@ use crate::harness::{OwnPostgres, eventually, fresh_database};
 use crate::ingest_world::{World, migrate, reading};
 
 fn entry(aggregate: &str, envelope: &str) -> Entry {
-    Entry { event_id: Uuid::now_v7(), shard: shard_of(aggregate), envelope: envelope.to_owned(), key: None }
+    Entry {
+        event_id: Uuid::now_v7(),
+        shard: shard_of(aggregate),
+        envelope: envelope.to_owned(),
+        key: None,
+        again: false,
+    }
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ mod ingest_world;
 mod kafka_message;
 mod logs;
 mod migrations;
+mod mqtt;
 mod notifications;
 mod operations;
 mod poison;

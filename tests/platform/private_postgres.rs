@@ -118,7 +118,7 @@ async fn a_server_left_behind_is_stopped_and_replaced() {
             OsStr::new("--resources"),
             resources.path().as_os_str(),
         ])
-        .args(["--ingestion-port", &ports[0], "--query-port", &ports[1], "--actions-port", &ports[2]])
+        .args(["--ingestion-port", &ports[0], "--query-port", &ports[1], "--actions-port", &ports[2], "--no-mqtt"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

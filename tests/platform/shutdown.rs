@@ -93,7 +93,8 @@ async fn the_second_sigterm_to_up_cuts_the_drain_short_and_stops_its_database_al
         .env("CORNJACKET_RESOURCES", resources.path().display().to_string())
         .env("CORNJACKET_INGESTION_PORT", ingestion.to_string())
         .env("CORNJACKET_QUERY_PORT", query.to_string())
-        .env("CORNJACKET_ACTIONS_PORT", actions.to_string());
+        .env("CORNJACKET_ACTIONS_PORT", actions.to_string())
+        .env("CORNJACKET_NO_MQTT", "true");
     let (mut process, halfway) = draining(launch).await;
     process.signal(Signal::SIGTERM);
     let status = tokio::task::block_in_place(|| process.wait_for_end(Duration::from_secs(15)));

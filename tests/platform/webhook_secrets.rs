@@ -287,6 +287,7 @@ fn up(data: &Path, resources: &Path, database: &str) -> Launch {
     let arguments = ["up", "--data-dir", &data, "--resources", &resources, "--bind", "127.0.0.1"];
     let ports_by_flag = ["--ingestion-port", &text[0], "--query-port", &text[1], "--actions-port", &text[2]];
     Launch::new("up-secrets", ports[0], &[arguments.as_slice(), &ports_by_flag].concat())
+        .env("CORNJACKET_NO_MQTT", "true")
         .env("INGESTION_DATABASE_URL", database)
 }
 

@@ -65,6 +65,11 @@ init container and the old ones go on. Many at a time are safe: they take a lock
 {{- if $is.bus }}
 {{ include "cornjacket.bus" $root | indent 2 }}
 {{- end }}
+{{- if $is.mqtt }}
+{{- with include "cornjacket.mqtt" $root }}
+{{ . | indent 2 }}
+{{- end }}
+{{- end }}
 {{- if $is.api }}
   - name: POD_NAMESPACE
     valueFrom:
@@ -123,15 +128,22 @@ init container and the old ones go on. Many at a time are safe: they take a lock
   - name: api-access
     mountPath: /var/run/secrets/kubernetes.io/serviceaccount
     readOnly: true
+{{- else if and $is.mqtt (include "cornjacket.mqttUrl" $root) $root.Values.mqtt.tls.existingSecret }}
+  volumeMounts:
+  - name: mqtt-tls
+    mountPath: /etc/cornjacket/mqtt
+    readOnly: true
 {{- end }}
 {{- end -}}
 
-{{- /* A Deployment. Takes {root, component, roles}. */ -}}
+{{- /* A Deployment, or a StatefulSet. Takes {root, component, roles}. */ -}}
 {{- define "cornjacket.deployment" -}}
 {{- $root := .root }}
 {{- $api := has "controllers" .roles }}
+{{- $workload := include "cornjacket.workload" . }}
+{{- $mqttTls := and (has "ingest" .roles) (include "cornjacket.mqttUrl" $root) $root.Values.mqtt.tls.existingSecret }}
 apiVersion: apps/v1
-kind: Deployment
+kind: {{ $workload }}
 metadata:
   name: {{ include "cornjacket.fullname" $root }}-{{ .component }}
   labels:
@@ -144,8 +156,14 @@ spec:
   selector:
     matchLabels:
 {{ include "cornjacket.selector" . | indent 6 }}
+{{- if eq $workload "StatefulSet" }}
+  serviceName: {{ include "cornjacket.fullname" $root }}-ingest
+  # The pods do not wait for each other.
+  podManagementPolicy: Parallel
+{{- else }}
   strategy:
     rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
+{{- end }}
   template:
     metadata:
       labels:
@@ -198,8 +216,14 @@ spec:
 {{- range .roles }}
 {{- include "cornjacket.container" (dict "root" $root "role" .) | trim | nindent 6 }}
 {{- end }}
-{{- if $api }}
+{{- if or $api $mqttTls }}
       volumes:
+{{- end }}
+{{- with $mqttTls }}
+      - name: mqtt-tls
+        secret: {secretName: {{ . }}}
+{{- end }}
+{{- if $api }}
       - name: api-access
         projected:
           sources:

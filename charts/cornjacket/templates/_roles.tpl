@@ -1,13 +1,49 @@
 {{- /*
 The roles: what each listens on, and what it must be told of. `serves`: answers clients. `bus`: needs the brokers.
-`api`: talks to the Kubernetes API.
+`api`: talks to the Kubernetes API. `mqtt`: takes events from the MQTT broker.
 */ -}}
 {{- define "cornjacket.roles" -}}
-ingest: {port: 8080, serves: true, databases: [ingestion]}
+ingest: {port: 8080, serves: true, databases: [ingestion], mqtt: true}
 relay: {port: 8083, databases: [ingestion], bus: true}
 handle: {port: 8084, databases: [eventhandler, ingestion], bus: true}
 query: {port: 8081, serves: true, databases: [query, ingestion]}
 controllers: {port: 8085, databases: [eventhandler, ingestion], bus: true, api: true}
+{{- end -}}
+
+{{- /* The MQTT broker, if there is one. */ -}}
+{{- define "cornjacket.mqttUrl" -}}
+{{- .Values.mqtt.url | default (ternary (printf "mqtt://%s-dev-emqx:1883" (include "cornjacket.fullname" .)) "" .Values.dev.emqx.enabled) -}}
+{{- end -}}
+
+{{- /* What runs a component's pods: sessions at an MQTT broker need pods whose names stay. Takes {root, roles}. */ -}}
+{{- define "cornjacket.workload" -}}
+{{- ternary "StatefulSet" "Deployment" (and (has "ingest" .roles) (ne (include "cornjacket.mqttUrl" .root) "")) -}}
+{{- end -}}
+
+{{- define "cornjacket.mqtt" -}}
+{{- with include "cornjacket.mqttUrl" . }}
+- name: MQTT_URL
+  value: {{ . | quote }}
+- name: MQTT_SHARE
+  value: {{ $.Values.mqtt.share | quote }}
+- name: MQTT_SHARE_KEEPS_ORDER
+  value: {{ $.Values.mqtt.shareKeepsOrder | quote }}
+{{- range ternary (list "MQTT_USERNAME" "MQTT_PASSWORD") list (ne $.Values.mqtt.existingSecret "") }}
+- name: {{ . }}
+  valueFrom:
+    secretKeyRef: {name: {{ $.Values.mqtt.existingSecret }}, key: {{ . }}}
+{{- end }}
+{{- if $.Values.mqtt.tls.existingSecret }}
+- name: MQTT_CA_FILE
+  value: /etc/cornjacket/mqtt/ca.crt
+{{- if $.Values.mqtt.tls.clientCertificate }}
+- name: MQTT_CERT_FILE
+  value: /etc/cornjacket/mqtt/tls.crt
+- name: MQTT_KEY_FILE
+  value: /etc/cornjacket/mqtt/tls.key
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- /* The component that a role's pods are labelled with: its own, or the one pod of all. Takes {root, role}. */ -}}

@@ -1,5 +1,6 @@
 //! Event types: what payloads look like, and which topic they go to.
 
 pub mod compatibility;
+mod mqtt;
 pub mod resolve;
 pub mod status;

@@ -6,7 +6,7 @@ use crds::language::schema::PayloadSchema;
 use crds::reason::Reason;
 use crds::registration::{Compiled, EventType, MqttSource, SchemaVersion};
 
-use super::compatibility;
+use super::{compatibility, mqtt};
 use crate::resolve::{Failure, Known};
 
 /// The topic on the bus that an EventType's events go to.
@@ -32,6 +32,7 @@ pub(crate) fn compile(
     if let Some(before) = before {
         check_change(event_type, before)?;
     }
+    mqtt::check(resource)?;
     check_schemas(resource)?;
     let versions = resource.spec.versions().len();
     let compiled = format!("{versions} version(s) compiled, {} example(s) valid", resource.spec.examples().len());

@@ -1,10 +1,11 @@
-//! The two languages that resources speak: payload schemas (JSON Schema) and expressions (CEL).
+//! The languages that resources speak: payload schemas (JSON Schema), expressions (CEL) and MQTT topic filters.
 //!
-//! Both are compiled once, when a resource is resolved, and run for every event. Both are bounded: what is compiled, what
+//! Each is compiled once, when a resource is resolved, and run for every event. Each is bounded: what is compiled, what
 //! one run may cost, and what an error message shows.
 
 pub mod expression;
 pub mod schema;
+pub mod topic_filter;
 
 /// The longest piece of a value that a message shows, in characters.
 const SHOWN: usize = 120;

@@ -1,5 +1,6 @@
 //! `cornjacket up`: everything on one machine by one command.
 
+mod broker;
 pub(crate) mod database_url;
 pub mod postgres;
 mod roles;
@@ -16,6 +17,7 @@ use secrecy::SecretString;
 
 use super::controllers::DriftArgs;
 use super::ingest::IngestTuning;
+use super::mqtt::MqttArgs;
 use super::process::{BusArgs, LogArgs, PollArgs, Process, prepare};
 use super::relay::RelayTuning;
 use super::secrets_key::SecretsKeyArgs;
@@ -56,6 +58,14 @@ pub struct UpArgs {
     /// Database that queries read: the handler's or a replica of it (default: the handler's)
     #[arg(long, env = "QUERY_DATABASE_URL", value_parser = DatabaseUrl, hide_env_values = true, value_name = "URL")]
     query_database_url: Option<SecretString>,
+    /// Port of a broker of its own for MQTT, where --mqtt-url names none
+    #[arg(long, env = "CORNJACKET_MQTT_PORT", default_value_t = 1883, value_name = "PORT")]
+    mqtt_port: u16,
+    /// Start no MQTT broker
+    #[arg(long, env = "CORNJACKET_NO_MQTT")]
+    no_mqtt: bool,
+    #[command(flatten)]
+    mqtt: MqttArgs,
     #[command(flatten)]
     ingest: IngestTuning,
     #[command(flatten)]
@@ -83,6 +93,12 @@ impl UpArgs {
             eventhandler: eventhandler.unwrap_or(any).clone(),
             query: query.or(eventhandler).unwrap_or(any).clone(),
         })
+    }
+}
+
+impl UpArgs {
+    fn starts_a_broker(&self) -> bool {
+        !self.no_mqtt && !self.mqtt.names_a_broker()
     }
 }
 
@@ -121,12 +137,13 @@ pub async fn run(args: UpArgs, logs: &LogArgs) -> anyhow::Result<()> {
 
 /// A port that is taken is told before a database is made, which takes seconds.
 fn require_free_ports(args: &UpArgs) -> anyhow::Result<()> {
+    let mqtt = args.starts_a_broker().then_some(("--mqtt-port", args.mqtt_port));
     let ports = [
         ("--ingestion-port", args.ingestion_port),
         ("--query-port", args.query_port),
         ("--actions-port", args.actions_port),
     ];
-    for (flag, port) in ports {
+    for (flag, port) in ports.into_iter().chain(mqtt) {
         let address = SocketAddr::new(args.bind, port);
         match std::net::TcpListener::bind(address) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => anyhow::bail!(

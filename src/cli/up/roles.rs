@@ -6,6 +6,7 @@ use std::sync::Arc;
 use controllers::Source;
 
 use super::UpArgs;
+use super::broker::Broker;
 use super::welcome::Addresses;
 use crate::bus::wake::{self, Wake};
 use crate::cli::controllers::{self as control, Controllers};
@@ -37,10 +38,12 @@ pub(super) async fn start(args: &UpArgs, process: &Process, bus: BusChoice, urls
     let registry = load(process, urls, &[Role::Ingest, Role::Relay, Role::Handle, Role::Query])?;
     handle(args, process, &bus, urls, &registry, event_store.clone())?;
     relay(args, process, &bus, urls, &registry, (outbox.clone(), event_store))?;
+    let broker = listen_to_devices(args, process).await?;
     Ok(Addresses {
         query: serve_queries(args, process, urls, &registry).await?,
         actions: serve_operations(args, process).await?,
-        ingest: take_in(args, process, urls, &registry, outbox).await?,
+        ingest: take_in(args, process, urls, &registry, outbox, broker).await?,
+        broker,
     })
 }
 
@@ -109,6 +112,7 @@ async fn take_in(
     urls: &Urls,
     registry: &Registry,
     outbox: Wake,
+    broker: Option<SocketAddr>,
 ) -> anyhow::Result<SocketAddr> {
     let settings = args.ingest.settings()?;
     let gate = process.readiness.gate("outbox", "connecting to the database");
@@ -116,7 +120,16 @@ async fn take_in(
     let wake = outbox.clone();
     let on_commit: crate::outbox::OnCommit = Arc::new(move |shards: ShardSet| wake.add(shards));
     let state = ingest::start(&process.lifecycle, &options, registry.catalog.clone(), &settings, gate, &on_commit);
-    let (pool, stop) = (database::pool(&urls.ingestion, "ingest", 1)?, process.lifecycle.token(Stage::Relay));
+    let (pool, stop) = (database::pool(&urls.ingestion, "ingest", 3)?, process.lifecycle.token(Stage::Relay));
+    let largest = settings.limits.event_bytes;
+    let mqtt = match broker {
+        Some(own) => Some(args.mqtt.settings_at(own, "default", largest)?),
+        None if args.no_mqtt => None,
+        None => args.mqtt.settings("default", largest)?,
+    };
+    if let Some(mqtt) = mqtt {
+        ingest::mqtt::start(&process.lifecycle, &state, pool.clone(), mqtt);
+    }
     let instance = process.instance;
     process.lifecycle.spawn(Stage::Relay, "ingest.tell", async move {
         wake::tell(outbox, wake::OUTBOX, instance, pool, stop).await;
@@ -124,6 +137,17 @@ async fn take_in(
     });
     let routes = ingest::routes(state).merge(operate::http::routes(process.operations("ingest")));
     process.serve(Stage::Accept, "ingest", SocketAddr::new(args.bind, args.ingestion_port), routes).await
+}
+
+/// The broker of this process's own, where none is given.
+async fn listen_to_devices(args: &UpArgs, process: &Process) -> anyhow::Result<Option<SocketAddr>> {
+    if !args.starts_a_broker() {
+        return Ok(None);
+    }
+    let broker = Broker::listen(SocketAddr::new(args.bind, args.mqtt_port), &args.data_dir).await?;
+    let address = broker.address;
+    process.lifecycle.spawn(Stage::Serve, "mqtt broker", broker.run(process.lifecycle.token(Stage::Serve)));
+    Ok(Some(address))
 }
 
 async fn serve_queries(

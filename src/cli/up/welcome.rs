@@ -24,6 +24,8 @@ pub(super) struct Addresses {
     pub ingest: SocketAddr,
     pub query: SocketAddr,
     pub actions: SocketAddr,
+    /// The MQTT broker of its own.
+    pub broker: Option<SocketAddr>,
 }
 
 impl Steps {
@@ -59,12 +61,15 @@ pub(super) async fn when_ready(readiness: Readiness, steps: Steps, at: Addresses
         sleep(Duration::from_millis(20)).await;
     }
     steps.say("Ready");
-    let Addresses { ingest, query, actions } = at;
+    let Addresses { ingest, query, actions, broker } = at;
+    let devices = broker.map(|broker| {
+        format!("\n  devices       mqtt://{broker}                     topics as event types declare them")
+    });
     say(&format!(
         r#"
   events in     http://{ingest}/api/v1/events        described at http://{ingest}/docs
   queries       http://{query}/api/v1/projections   described at http://{query}/docs
-  operations    http://{actions}/readyz, /metrics
+  operations    http://{actions}/readyz, /metrics{devices}
   resources     {resources} (edit, add or remove files: changes are picked up)
 
 Send a first event, and read what became of it (after_event waits until it has):
@@ -76,6 +81,7 @@ Send a first event, and read what became of it (after_event waits until it has):
 
 Stop with Ctrl-C.
 "#,
-        resources = resources.display()
+        resources = resources.display(),
+        devices = devices.unwrap_or_default(),
     ));
 }

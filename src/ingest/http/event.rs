@@ -119,7 +119,8 @@ pub(super) fn admitted_now(
 ) -> Result<Admitted, Refusal> {
     let now = ingest.clock.now();
     let event_id = ingest.ids.next(now);
-    let known = Circumstances { event_id, now, key, traceparent: received.traceparent(), transport: "http" };
+    let known =
+        Circumstances { event_id, now, key, traceparent: received.traceparent(), transport: "http", mqtt: None };
     admit(candidate, &ingest.catalog(), ingest.rules, known)
 }
 

@@ -11,6 +11,15 @@ enum Sort {
 use Sort::{Counter, Gauge, Histogram};
 
 const METRICS: &[(Sort, &str, &str)] = &[
+    (Histogram, "cornjacket_mqtt_ack_seconds", "Time from a message's arrival by MQTT to its acknowledgement."),
+    (Gauge, "cornjacket_mqtt_connected", "1 while there is a connection to the MQTT broker, else 0."),
+    (Counter, "cornjacket_mqtt_connects_total", "Connections to the MQTT broker that were made."),
+    (
+        Counter,
+        "cornjacket_mqtt_messages_total",
+        "Messages by MQTT, by outcome: accepted, repeated, refused (dead letters), retained (not taken), dropped (QoS 0, no room).",
+    ),
+    (Gauge, "cornjacket_mqtt_subscriptions", "Subscriptions at the MQTT broker that are granted, and refused."),
     (Gauge, "cornjacket_build_info", "Always 1; the labels say which version and role runs."),
     (Counter, "cornjacket_bus_duplicates_total", "Messages from Kafka that had been read before and were dropped."),
     (

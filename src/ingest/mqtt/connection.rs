@@ -1,0 +1,192 @@
+//! The connection to the broker: made again with backoff, subscribed to what is declared, handing messages on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crds::backoff::Backoff;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::acks::Acks;
+use super::client::{Broker, Heard, Link, LinkError, Requests};
+use super::instruments::{Ended, Instruments};
+use super::intake::Delivered;
+use super::message::Message;
+use super::routes::Routes;
+use super::settings::Settings;
+use super::subscriptions::{Ask, Subscriptions};
+
+const BACKOFF: Backoff = Backoff { base: Duration::from_millis(250), cap: Duration::from_secs(30) };
+/// How often what the broker refused is asked for again.
+const REFUSED_AGAIN: Duration = Duration::from_mins(1);
+/// A connection that ends before is tried again ever more slowly: somebody else may have this client id.
+const LASTING: Duration = Duration::from_secs(10);
+/// How long the last acknowledgements may take at the end.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// What a connection works with.
+pub struct Connection {
+    pub settings: Settings,
+    pub link: Link,
+    pub requests: Requests,
+    pub acks: Acks,
+    pub routes: watch::Receiver<Arc<Routes>>,
+    pub instruments: Instruments,
+    pub subscriptions: Subscriptions,
+    /// `None` while there is no connection.
+    pub broker: Option<Broker>,
+    /// When it was made.
+    pub since: Instant,
+}
+
+impl Connection {
+    /// Runs until it is told to stop; then it goes on until all that was handed on is acknowledged (`taken`).
+    pub async fn run(mut self, to: mpsc::Sender<Delivered>, mut taken: oneshot::Receiver<()>, stop: CancellationToken) {
+        let mut failures = 0;
+        let (mut to, mut declares) = (Some(to), true);
+        self.route();
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut taken => break,
+                () = stop.cancelled(), if to.is_some() => to = None,
+                changed = self.routes.changed(), if declares => {
+                    declares = changed.is_ok();
+                    self.route();
+                }
+                () = sleep(REFUSED_AGAIN), if self.subscriptions.count().1 > 0 => {
+                    self.subscriptions.try_refused_again();
+                    self.subscribe();
+                }
+                heard = self.link.next() => match heard {
+                    Ok(heard) => self.hear(heard, to.as_ref()).await,
+                    Err(error) => {
+                        failures = if self.lasted() { 0 } else { failures };
+                        self.lost(&error, failures);
+                        let wait = BACKOFF.delay(failures, rand::random());
+                        failures += 1;
+                        tokio::select! {
+                            () = sleep(wait) => {}
+                            () = stop.cancelled() => {
+                                // Nothing can be acknowledged, and nothing is lost by that.
+                                drop(to);
+                                return;
+                            }
+                        }
+                    }
+                },
+            }
+        }
+        self.goodbye().await;
+    }
+
+    async fn hear(&mut self, heard: Heard, to: Option<&mpsc::Sender<Delivered>>) {
+        match heard {
+            Heard::Connected(broker) => self.connected(broker),
+            Heard::Message(message) => self.hand_on(message, to).await,
+            Heard::Subscribed(answer) => {
+                if let (Some(filter), Err(why)) = (self.subscriptions.answered(&answer), &answer) {
+                    warn!(filter, why, "the broker refuses a subscription: asked again every minute");
+                }
+                self.count();
+            }
+            Heard::Other => {}
+        }
+    }
+
+    async fn hand_on(&mut self, message: Message, to: Option<&mpsc::Sender<Delivered>>) {
+        // What comes while stopping is not acknowledged, and so comes again.
+        let Some(to) = to else { return };
+        let acknowledged = message.acknowledged;
+        let delivered = Delivered { message, connection: self.acks.connection(), at: Instant::now() };
+        if acknowledged {
+            // The broker sends no more than there is room for; one that does has to wait. The other side ends only after us.
+            let _ = to.send(delivered).await;
+        } else if to.try_send(delivered).is_err() {
+            self.instruments.ended(Ended::Dropped, 1);
+        }
+    }
+
+    fn connected(&mut self, broker: Broker) {
+        let Settings { host, port, client_id, .. } = &self.settings;
+        info!(host, port, client_id, resumed = broker.session_present, "connected to the MQTT broker");
+        if self.settings.share.is_some() && !broker.shares_subscriptions {
+            warn!(
+                "this broker shares no subscriptions: run one ingest with --mqtt-url, since each would store every message"
+            );
+        }
+        (self.broker, self.since) = (Some(broker), Instant::now());
+        self.instruments.connected.set(1.0);
+        self.instruments.connects.increment(1);
+        self.subscriptions.connected();
+        self.route();
+    }
+
+    /// Whether the connection was more than an attempt.
+    fn lasted(&self) -> bool {
+        self.broker.is_some() && self.since.elapsed() > LASTING
+    }
+
+    fn lost(&mut self, error: &LinkError, failures: u32) {
+        if self.broker.take().is_some() || failures == 0 {
+            let Settings { host, port, .. } = &self.settings;
+            warn!(%error, host, port, "no connection to the MQTT broker: trying again");
+        }
+        self.instruments.connected.set(0.0);
+        self.acks.disconnected();
+        self.link.forget_requests();
+    }
+
+    /// Compares what is subscribed with what is declared.
+    fn route(&mut self) {
+        let routes = Arc::clone(&self.routes.borrow_and_update());
+        if let Some((one, other)) = routes.overlap() {
+            warn!(%one, %other, "these topic filters overlap: some brokers send what both match twice, and it is stored twice");
+        }
+        let shares = self.broker.is_none_or(|broker| broker.shares_subscriptions);
+        let filters: BTreeSet<String> =
+            routes.subscriptions().iter().map(|filter| self.settings.subscription(filter, shares)).collect();
+        self.subscriptions.want(filters);
+        self.subscribe();
+    }
+
+    fn subscribe(&mut self) {
+        if self.broker.is_none() {
+            return;
+        }
+        for ask in self.subscriptions.outstanding() {
+            let taken = match &ask {
+                Ask::Subscribe(filter) => self.requests.subscribe(filter),
+                Ask::Unsubscribe(filter) => self.requests.unsubscribe(filter),
+            };
+            // The rest is asked for when an answer has made room.
+            if !taken {
+                break;
+            }
+            self.subscriptions.asked(&ask);
+        }
+        self.count();
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a few subscriptions")]
+    fn count(&self) {
+        let (granted, refused) = self.subscriptions.count();
+        self.instruments.granted.set(granted as f64);
+        self.instruments.refused.set(refused as f64);
+    }
+
+    /// Sends what was acknowledged last, and goes.
+    async fn goodbye(mut self) {
+        if self.broker.is_none() {
+            return;
+        }
+        self.requests.disconnect();
+        let going = async { while self.link.next().await.is_ok_and(|heard| !matches!(heard, Heard::Connected(_))) {} };
+        // The broker notices anyhow.
+        let _ = timeout(GOODBYE, going).await;
+        self.instruments.connected.set(0.0);
+    }
+}
