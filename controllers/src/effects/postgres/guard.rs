@@ -52,12 +52,11 @@ impl Guard {
     /// # Errors
     /// The seat is lost, or it cannot be told: change nothing.
     pub async fn still_seated(&mut self) -> Result<(), DatabaseError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => {
-                let connecting = PgConnection::connect_with(&self.database);
-                soon(async { connecting.await.map_err(DatabaseError::Connect) }).await?
-            }
+        let mut connection = if let Some(connection) = self.connection.take() {
+            connection
+        } else {
+            let connecting = PgConnection::connect_with(&self.database);
+            soon(async { connecting.await.map_err(DatabaseError::Connect) }).await?
         };
         soon(still_seated(&mut connection, &self.badge)).await?;
         self.connection = Some(connection);
