@@ -99,7 +99,7 @@ async fn a_frozen_one_that_wakes_up_changes_no_topic_back() {
     eventually(SOON, || async { !is_active(&first).await }).await;
     for process in [&first, &second] {
         let corrected = process.metric("cornjacket_controllers_drift_corrected_total").await;
-        assert_eq!(corrected.unwrap_or_default(), 0.0, "one put back what another had changed: {}", process.log());
+        assert!(corrected.is_none_or(|count| count < 1.0), "one put back what another had changed: {}", process.log());
     }
     let broker = Kafka::new(&BTreeMap::from([("bootstrap.servers".to_owned(), kafka)])).unwrap();
     let topic = format!("{}-frozen", world.namespace);

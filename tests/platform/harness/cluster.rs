@@ -1,6 +1,8 @@
 //! A real Kubernetes API: etcd, kube-apiserver and kube-controller-manager, one for all tests, with a namespace for each;
 //! and clusters of one's own for tests that stop it.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -15,6 +17,8 @@ use super::authority::Authority;
 use super::{Server, free_port, reaper};
 
 const BOOT: Duration = Duration::from_mins(2);
+/// Longest wait for an answer of the API server.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// A cluster without nodes.
 pub struct Cluster {
@@ -24,6 +28,8 @@ pub struct Cluster {
     dir: PathBuf,
     port: u16,
     etcd_port: u16,
+    /// Of a proxy that speaks plain HTTP as the administrator.
+    proxy_port: u16,
     api: Option<Server>,
     /// They end with it.
     others: Vec<Server>,
@@ -37,15 +43,24 @@ impl Cluster {
         let authority = Authority::new(dir.join("pki"));
         authority.server(&["127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]);
         let programs = programs();
-        let (port, etcd_port) = (free_port(), free_port());
+        let (port, etcd_port, proxy_port) = (free_port(), free_port(), free_port());
         let etcd = start_etcd(name, &programs, &dir, etcd_port);
-        let mut cluster =
-            Self { name: name.to_owned(), programs, authority, dir, port, etcd_port, api: None, others: vec![etcd] };
+        let mut cluster = Self {
+            name: name.to_owned(),
+            programs,
+            authority,
+            dir,
+            port,
+            etcd_port,
+            proxy_port,
+            api: None,
+            others: vec![etcd],
+        };
         cluster.write_kubeconfig("admin", "admin", Some("system:masters"));
         cluster.write_kubeconfig("manager", "system:kube-controller-manager", None);
         cluster.start_api();
-        let manager = cluster.start_manager();
-        cluster.others.push(manager);
+        let (manager, proxy) = (cluster.start_manager(), cluster.start_proxy());
+        cluster.others.extend([manager, proxy]);
         cluster.apply_kinds();
         cluster
     }
@@ -96,6 +111,20 @@ impl Cluster {
         let key = self.authority.path("accounts.key");
         manager.arg(format!("--service-account-private-key-file={}", key.display()));
         Server::start(&format!("{}-manager", self.name), manager, "KILL")
+    }
+
+    fn start_proxy(&self) -> Server {
+        let mut proxy = self.program("kubectl");
+        proxy.arg("--kubeconfig").arg(self.kubeconfig("admin")).arg("proxy");
+        proxy.arg(format!("--port={}", self.proxy_port)).env("HOME", &self.dir);
+        let mut server = Server::start(&format!("{}-proxy", self.name), proxy, "KILL");
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.proxy_port)).is_err() {
+            assert!(server.ended().is_none(), "the proxy ended:\n{}", server.log_tail());
+            assert!(begun.elapsed() < BOOT, "the proxy does not listen:\n{}", server.log_tail());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server
     }
 
     /// The four kinds as they are in the repository.
@@ -154,10 +183,29 @@ impl Cluster {
         if output.status.success() { Ok(said(&output)) } else { Err(said(&output)) }
     }
 
-    /// An object as JSON, where there is one.
+    /// An object as JSON, where there is one. Asked again and again by tests that wait: through a proxy, since a kubectl for
+    /// each question would be most of what a test run computes.
     pub fn get(&self, namespace: &str, kind: &str, name: &str) -> Option<Value> {
-        let output = self.kubectl(&["get", "-n", namespace, kind, name, "-o", "json"]);
-        serde_json::from_slice(&output.stdout).ok()
+        let group = match kind {
+            "pod" => "api/v1",
+            "deployment" => "apis/apps/v1",
+            "lease" => "apis/coordination.k8s.io/v1",
+            "topic" | "eventtype" | "projection" | "webhookaction" => "apis/cornjacket.io/v1alpha1",
+            other => panic!("where are objects of kind {other}?"),
+        };
+        self.proxied(&format!("/{group}/namespaces/{namespace}/{kind}s/{name}"))
+    }
+
+    /// The answer to a GET, if it is 200.
+    fn proxied(&self, path: &str) -> Option<Value> {
+        let mut connection = TcpStream::connect(("127.0.0.1", self.proxy_port)).ok()?;
+        connection.set_read_timeout(Some(ANSWER)).expect("not zero");
+        write!(connection, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        head.split(' ').nth(1).filter(|status| *status == "200")?;
+        serde_json::from_str(body).ok()
     }
 
     /// A namespace of the test's own.
