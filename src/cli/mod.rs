@@ -10,6 +10,7 @@ mod handle;
 mod ingest;
 mod lint;
 mod migrate;
+mod namespaces;
 mod output;
 pub mod process;
 mod query;
