@@ -26,6 +26,7 @@ pub(crate) const LOOK: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Where resources come from, and where their status goes.
+#[expect(clippy::large_enum_variant, reason = "there is one for each namespace")]
 pub enum Source {
     /// Manifests below a directory; the status is kept in the home database.
     Directory(PathBuf),

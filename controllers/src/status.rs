@@ -116,6 +116,7 @@ pub fn document(facts: &Facts<'_>, previous: Option<&Value>, now: DateTime<Utc>)
     let mut dependencies = facts.resolution.findings.clone();
     dependencies.extend(of_kind(facts, previous));
     dependencies.push(propagation.finding.clone());
+    about_what_is_served(facts, &mut dependencies);
     let mut findings = summary(facts, &dependencies);
     // What a refusal is about is said there.
     dependencies.retain(|finding| findings.iter().all(|said| said.condition != finding.condition));
@@ -135,6 +136,21 @@ pub fn document(facts: &Facts<'_>, previous: Option<&Value>, now: DateTime<Utc>)
     };
     // Serialising plain structs cannot fail.
     document.unwrap_or(Value::Null)
+}
+
+/// While the newest generation does not run, what runs is an older one, and so is what these say.
+fn about_what_is_served(facts: &Facts<'_>, dependencies: &mut [Finding]) {
+    if matches!(facts.resolution.outcome, Outcome::Run(_)) {
+        return;
+    }
+    let is_about_it = |finding: &&mut Finding| {
+        use ConditionType::{CaughtUp, ConfigApplied, Drifted, MigrationsApplied, Propagated, TopicExists};
+        let all = [CaughtUp, ConfigApplied, Drifted, MigrationsApplied, Propagated, TopicExists];
+        all.contains(&finding.condition)
+    };
+    for finding in dependencies.iter_mut().filter(is_about_it) {
+        finding.generation = facts.served.map(|served| served.generation);
+    }
 }
 
 fn of_kind(facts: &Facts<'_>, previous: Option<&Value>) -> Vec<Finding> {

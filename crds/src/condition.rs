@@ -96,6 +96,8 @@ pub struct Finding {
     pub status: Status,
     pub reason: Reason,
     pub message: String,
+    /// The generation that it is about, where that is not the newest.
+    pub generation: Option<i64>,
 }
 
 impl Finding {
@@ -105,11 +107,11 @@ impl Finding {
         reason: Reason,
         message: impl Into<String>,
     ) -> Self {
-        Self { condition, status: status.into(), reason, message: message.into() }
+        Self { condition, status: status.into(), reason, message: message.into(), generation: None }
     }
 }
 
-/// Puts a finding into the list. `lastTransitionTime` becomes `now` only when the status changes.
+/// Puts a finding into the list; it is about `generation`, unless it says otherwise. `lastTransitionTime` becomes `now` only when the status changes.
 pub fn set(conditions: &mut Vec<Condition>, finding: &Finding, generation: i64, now: DateTime<Utc>) {
     let name = finding.condition.as_str();
     if finding.condition.is_absent_when_false() && finding.status == Status::False {
@@ -123,7 +125,7 @@ pub fn set(conditions: &mut Vec<Condition>, finding: &Finding, generation: i64, 
         status: finding.status.as_str().to_owned(),
         reason: finding.reason.as_str().to_owned(),
         message: cut(&finding.message),
-        observed_generation: Some(generation),
+        observed_generation: Some(finding.generation.unwrap_or(generation)),
         last_transition_time: since.unwrap_or_else(|| time(now)),
     };
     match before {

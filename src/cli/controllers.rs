@@ -17,6 +17,7 @@ use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::namespaces;
 use super::process::{BusArgs, LogArgs, Process, ServeArgs, prepare};
 use super::secrets_key::SecretsKeyArgs;
 use super::url::{DEFAULT_URL, DatabaseUrl};
@@ -41,6 +42,10 @@ pub struct ControllersArgs {
         conflicts_with = "resources"
     )]
     watch_namespace: Vec<String>,
+    /// Directory with a directory for each watched namespace, in which files INGESTION_DATABASE_URL and
+    /// EVENTHANDLER_DATABASE_URL hold the URLs of its databases. Several namespaces are several platforms, and need it
+    #[arg(long, env = "CORNJACKET_NAMESPACE_DATABASES", value_name = "DIR", conflicts_with = "resources")]
+    namespace_databases: Option<PathBuf>,
     /// Namespace of the Lease by which one of several controllers is active; default: the one that is watched
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
     lease_namespace: Option<String>,
@@ -130,19 +135,26 @@ pub async fn run(args: ControllersArgs, logs: &LogArgs) -> anyhow::Result<()> {
     let secrets_key = args.secrets.key()?;
     let query = args.eventhandler_database_url.clone();
     let urls = Urls { ingestion: args.ingestion_database_url, eventhandler: args.eventhandler_database_url, query };
-    process.unless_stopped(prepare(urls.distinct(), args.serve.no_migrate)).await?;
+    let watched =
+        if args.watch_namespace.is_empty() { vec![args.serve.namespace.clone()] } else { args.watch_namespace };
+    let mut databases = namespaces::databases(&watched, args.namespace_databases.as_deref(), &urls)?;
+    for urls in databases.values() {
+        process.unless_stopped(prepare(urls.distinct(), args.serve.no_migrate)).await?;
+    }
     let bus = args.bus.choice()?;
     let instances = if let Some(directory) = args.resources {
         vec![(Source::Directory(directory), args.serve.namespace)]
     } else {
         let secrets = Duration::from_secs(args.secret_seconds);
-        let pace = Pace { secrets, writes_per_second: args.api_requests_per_second };
-        let watched = (args.watch_namespace, args.serve.namespace);
+        let stop = Duration::from_secs(args.serve.drain_seconds);
+        let pace = Pace { secrets, stop, writes_per_second: args.api_requests_per_second };
+        let watched = (watched, args.serve.namespace);
         in_cluster(&process, watched, args.lease_namespace, pace, &args.handlers).await?
     };
     let several = instances.len() > 1;
     for (source, namespace) in instances {
-        let (urls, bus, drift, secrets_key) = (urls.clone(), bus.clone(), args.drift.drift(), secrets_key.clone());
+        let urls = databases.remove(&namespace).unwrap_or_else(|| urls.clone());
+        let (bus, drift, secrets_key) = (bus.clone(), args.drift.drift(), secrets_key.clone());
         // Named once, for the life of the process.
         let name = if several { format!("controllers of {namespace}").leak() } else { ALONE };
         let handler_selector = args.handlers.handler_selector.clone();
@@ -154,17 +166,18 @@ pub async fn run(args: ControllersArgs, logs: &LogArgs) -> anyhow::Result<()> {
     process.run(Duration::from_secs(args.serve.drain_seconds)).await
 }
 
-/// How often the API server is asked.
+/// How often the API server is asked, and how long a stop may take.
 struct Pace {
     /// Between two readings of the Secrets that actions refer to.
     secrets: Duration,
+    stop: Duration,
     writes_per_second: NonZeroU32,
 }
 
 /// A source for each namespace that is watched.
 async fn in_cluster(
     process: &Process,
-    (watched, own): (Vec<String>, String),
+    (namespaces, own): (Vec<String>, String),
     lease_namespace: Option<String>,
     pace: Pace,
     handlers: &HandlerArgs,
@@ -173,11 +186,11 @@ async fn in_cluster(
     let host: String =
         registry::host().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(60).collect();
     let identity = format!("{host}-{}", process.instance.simple());
-    let home = lease_namespace.clone().unwrap_or_else(|| own.clone());
-    let namespaces = if watched.is_empty() { vec![own] } else { watched };
-    let mut settings = cluster::Settings::infer(identity, lease_namespace, pace.secrets, pace.writes_per_second)
-        .await
-        .context("no cluster was found, and --resources names no directory of manifests to take its place")?;
+    let home = lease_namespace.clone().unwrap_or(own);
+    let mut settings =
+        cluster::Settings::infer(identity, lease_namespace, pace.secrets, pace.stop, pace.writes_per_second)
+            .await
+            .context("no cluster was found, and --resources names no directory of manifests to take its place")?;
     settings.handler = handlers.handler_deployment.as_ref().map(|name| HandlerDeployment {
         namespace: home,
         name: name.clone(),

@@ -11,6 +11,7 @@ mod ingest;
 mod lint;
 mod migrate;
 mod mqtt;
+mod namespaces;
 mod output;
 pub mod process;
 mod query;

@@ -31,7 +31,8 @@ impl TypedValueParser for DatabaseUrl {
     }
 }
 
-fn check(text: &str) -> Result<SecretString, String> {
+/// Takes a URL of a database, or says what is wrong with it.
+pub fn check(text: &str) -> Result<SecretString, String> {
     if text.is_empty() {
         return Err(format!("it is empty; give one, {EXAMPLE}, or take the variable away"));
     }

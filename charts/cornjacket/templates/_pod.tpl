@@ -42,7 +42,8 @@ init container and the old ones go on. Many at a time are safe: they take a lock
 {{- /* The container of one role. Takes {root, role}. */ -}}
 {{- define "cornjacket.container" -}}
 {{- $root := .root }}
-{{- $is := index (include "cornjacket.roles" . | fromYaml) .role }}
+{{- $is := index (include "cornjacket.roles" $root | fromYaml) .role }}
+{{- $several := gt (len $root.Values.watchNamespaces) 1 }}
 {{- $values := index $root.Values.roles .role }}
 - name: {{ .role }}
   image: {{ include "cornjacket.image" $root }}
@@ -57,8 +58,14 @@ init container and the old ones go on. Many at a time are safe: they take a lock
     value: json
   - name: CORNJACKET_DRAIN_SECONDS
     value: {{ $root.Values.drainSeconds | quote }}
+{{- if or (not $several) (not $root.Values.migrations.enabled) }}
   - name: CORNJACKET_NO_MIGRATE
     value: "true"
+{{- end }}
+{{- if $several }}
+  - name: CORNJACKET_NAMESPACE_DATABASES
+    value: /etc/cornjacket/databases
+{{- end }}
 {{- range $is.databases }}
 {{ include "cornjacket.database" (dict "root" $root "name" .) | indent 2 }}
 {{- end }}
@@ -84,7 +91,7 @@ init container and the old ones go on. Many at a time are safe: they take a lock
 {{- end }}
 {{- end }}
 {{- end }}
-{{- if and $is.api (le (len $root.Values.watchNamespaces) 1) }}
+{{- if and $is.api (not $several) }}
   - name: CORNJACKET_HANDLER_SELECTOR
     value: {{ include "cornjacket.selectorExpression" (dict "root" $root "component" (include "cornjacket.component" (dict "root" $root "role" "handle"))) | quote }}
 {{- with include "cornjacket.scaledHandler" $root }}
@@ -128,6 +135,11 @@ init container and the old ones go on. Many at a time are safe: they take a lock
   - name: api-access
     mountPath: /var/run/secrets/kubernetes.io/serviceaccount
     readOnly: true
+{{- if $several }}
+  - name: databases
+    mountPath: /etc/cornjacket/databases
+    readOnly: true
+{{- end }}
 {{- else if and $is.mqtt (include "cornjacket.mqttUrl" $root) $root.Values.mqtt.tls.existingSecret }}
   volumeMounts:
   - name: mqtt-tls
@@ -142,6 +154,7 @@ init container and the old ones go on. Many at a time are safe: they take a lock
 {{- $api := has "controllers" .roles }}
 {{- $workload := include "cornjacket.workload" . }}
 {{- $mqttTls := and (has "ingest" .roles) (include "cornjacket.mqttUrl" $root) $root.Values.mqtt.tls.existingSecret }}
+{{- $several := gt (len $root.Values.watchNamespaces) 1 }}
 apiVersion: apps/v1
 kind: {{ $workload }}
 metadata:
@@ -208,7 +221,7 @@ spec:
         labelSelector:
           matchLabels:
 {{ include "cornjacket.selector" . | indent 12 }}
-{{- if $root.Values.migrations.enabled }}
+{{- if and $root.Values.migrations.enabled (not $several) }}
       initContainers:
 {{ include "cornjacket.migrate" $root | indent 6 }}
 {{- end }}
@@ -233,5 +246,17 @@ spec:
               items: [{key: ca.crt, path: ca.crt}]
           - downwardAPI:
               items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]
+{{- if $several }}
+      - name: databases
+        projected:
+          sources:
+{{- range $root.Values.watchNamespaces }}
+          - secret:
+              name: {{ index $root.Values.databases.perNamespace . | required (printf "databases.perNamespace.%s: several namespaces are several platforms: name the Secret with the database URLs of this one" .) }}
+              items:
+              - {key: INGESTION_DATABASE_URL, path: {{ . }}/INGESTION_DATABASE_URL}
+              - {key: EVENTHANDLER_DATABASE_URL, path: {{ . }}/EVENTHANDLER_DATABASE_URL}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end -}}

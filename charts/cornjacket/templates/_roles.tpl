@@ -3,11 +3,15 @@ The roles: what each listens on, and what it must be told of. `serves`: answers 
 `api`: talks to the Kubernetes API. `mqtt`: takes events from the MQTT broker.
 */ -}}
 {{- define "cornjacket.roles" -}}
+{{- if le (len .Values.watchNamespaces) 1 }}
 ingest: {port: 8080, serves: true, databases: [ingestion], mqtt: true}
 relay: {port: 8083, databases: [ingestion], bus: true}
 handle: {port: 8084, databases: [eventhandler, ingestion], bus: true}
 query: {port: 8081, serves: true, databases: [query, ingestion]}
 controllers: {port: 8085, databases: [eventhandler, ingestion], bus: true, api: true}
+{{- else }}
+controllers: {port: 8085, databases: [], bus: true, api: true}
+{{- end }}
 {{- end -}}
 
 {{- /* The MQTT broker, if there is one. */ -}}

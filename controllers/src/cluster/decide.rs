@@ -12,6 +12,9 @@ use crate::source::cluster::Mark;
 pub const FINALIZER: &str = "cornjacket.io/cleanup";
 /// A deletion that cannot finish lets go after this time, and says so.
 pub const GIVE_UP: Duration = Duration::from_secs(45);
+/// Who takes over a deletion that another has tried for long tries it at least for this long, and so does who has another
+/// clock than the API server.
+const LEAST: Duration = Duration::from_secs(8);
 
 /// One thing to do; the object is looked at again after it.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,8 +45,10 @@ pub struct Known<'a> {
     pub mark: Option<&'a Mark>,
     /// When the set of resources was read that the reports are about.
     pub read_at: Option<Instant>,
-    /// When it was first seen to be deleted.
+    /// When it was first seen here to be deleted.
     pub deleting_since: Option<Instant>,
+    /// How long ago that was asked for, as the clocks have it.
+    pub deleting_for: Duration,
     /// Whether what belongs to it has been deleted.
     pub cleaned_up: bool,
     pub now: Instant,
@@ -55,9 +60,10 @@ pub fn next(seen: &Seen, known: Known<'_>) -> Todo {
     if seen.deleting {
         return if held { deleting(seen, known) } else { Todo::Nothing };
     }
+    // What an object that cannot be read asks for is not known.
     match (held, seen.deletes()) {
         (false, true) => return Todo::AddFinalizer,
-        (true, false) => return Todo::RemoveFinalizer,
+        (true, false) if seen.resource.is_ok() => return Todo::RemoveFinalizer,
         _ => {}
     }
     match (known.report, known.mark) {
@@ -71,11 +77,15 @@ pub fn next(seen: &Seen, known: Known<'_>) -> Todo {
 }
 
 fn deleting(seen: &Seen, known: Known<'_>) -> Todo {
+    if seen.resource.is_err() {
+        return Todo::Abandon;
+    }
     if known.cleaned_up || !seen.deletes() {
         return Todo::RemoveFinalizer;
     }
     let since = known.deleting_since.unwrap_or(known.now);
-    if known.now.saturating_duration_since(since) >= GIVE_UP {
+    let tried = known.now.saturating_duration_since(since);
+    if tried >= GIVE_UP || (tried >= LEAST && known.deleting_for >= GIVE_UP) {
         return Todo::Abandon;
     }
     // Only once a look has taken place without it: before, what is deleted could be made anew.
@@ -112,6 +122,7 @@ mod tests {
             generation: 3,
             created: None,
             deleting: false,
+            deleted_at: None,
             finalizers: Vec::new(),
             requested_at: None,
             status: None,
@@ -127,7 +138,8 @@ mod tests {
     static MARK: Mark = Mark { uid: String::new(), requested_at: None };
 
     fn known(report: Option<&Report>) -> Known<'_> {
-        Known { report, mark: Some(&MARK), read_at: None, deleting_since: None, cleaned_up: false, now: Instant::now() }
+        let (now, deleting_for) = (Instant::now(), Duration::ZERO);
+        Known { report, mark: Some(&MARK), read_at: None, deleting_since: None, deleting_for, cleaned_up: false, now }
     }
 
     fn held(seen: Seen) -> Seen {
@@ -194,5 +206,16 @@ mod tests {
         assert_eq!(next(&going, Known { read_at: Some(later), ..known }), Todo::CleanUp);
         assert_eq!(next(&going, Known { cleaned_up: true, ..known }), Todo::RemoveFinalizer);
         assert_eq!(next(&going, Known { now: since + GIVE_UP, ..known }), Todo::Abandon);
+        let taken_over = Known { deleting_for: GIVE_UP, ..known };
+        assert_eq!(next(&going, taken_over), Todo::Nothing, "it is tried here too");
+        assert_eq!(next(&going, Known { now: since + LEAST, ..taken_over }), Todo::Abandon);
+    }
+
+    #[test]
+    fn of_an_object_that_cannot_be_read_it_is_not_known_what_it_asks_for() {
+        let unreadable = |seen| Seen { resource: Err("no topic".into()), ..seen };
+        assert_eq!(next(&unreadable(held(seen(true))), known(None)), Todo::Nothing, "it may be mended");
+        let going = Seen { deleting: true, ..held(seen(true)) };
+        assert_eq!(next(&unreadable(going), known(None)), Todo::Abandon, "and this is said");
     }
 }

@@ -21,8 +21,10 @@ use crate::effects::kubernetes::{ClusterError, Writer, ask};
 use crate::run::State;
 use crate::session::{Platform, Session, SessionError};
 
-/// Longest time for what resources describe to be deleted; a pod is given some more to end.
+/// Longest time for what resources describe to be deleted.
 const CLEAN_UP: Duration = Duration::from_secs(12);
+/// Of the time that a stop may take, what is kept for letting go.
+const LET_GO: Duration = Duration::from_secs(3);
 /// Between two tries to delete something.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Tries to let go of an object that is changed meanwhile.
@@ -56,7 +58,7 @@ async fn let_go(platform: &Platform, settings: &Settings, state: &watch::Sender<
         resources = held.len(),
         "the namespace goes and these controllers with it: what its resources hold goes first"
     );
-    let left = clean_up(platform, state, &held).await;
+    let left = clean_up(platform, state, settings, &held).await;
     let writer = Writer::new(client.clone(), settings.turns.clone(), namespace.to_owned(), settings.identity.clone());
     for seen in &held {
         if let Some(why) = left.get(&seen.key) {
@@ -94,8 +96,13 @@ async fn held_of<K: Declarable>(client: &Client, namespace: &str) -> Result<Vec<
 }
 
 /// Deletes what the objects describe, as far as that can be done in time. What is left, with the reason.
-async fn clean_up(platform: &Platform, state: &watch::Sender<State>, held: &[Seen]) -> BTreeMap<ResourceKey, String> {
-    let until = Instant::now() + CLEAN_UP;
+async fn clean_up(
+    platform: &Platform,
+    state: &watch::Sender<State>,
+    settings: &Settings,
+    held: &[Seen],
+) -> BTreeMap<ResourceKey, String> {
+    let until = Instant::now() + CLEAN_UP.min(settings.stop.saturating_sub(LET_GO));
     let mut left: BTreeMap<_, _> = held
         .iter()
         .filter(|seen| seen.deletes())

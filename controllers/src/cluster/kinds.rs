@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use crds::registration::{Kind, ResourceKey};
 use crds::shared::{DeletionPolicy, ManagementPolicy, RECONCILE_REQUESTED_AT, Reconciliation};
 use crds::{EventType, Projection, Topic, WebhookAction};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::{Resource as _, ResourceExt as _};
 use serde::Serialize;
@@ -96,6 +96,8 @@ pub struct Seen {
     pub generation: i64,
     pub created: Option<DateTime<Utc>>,
     pub deleting: bool,
+    /// When it was asked to go, by the API server's clock.
+    pub deleted_at: Option<DateTime<Utc>>,
     pub finalizers: Vec<String>,
     /// The annotation that asks for a look now.
     pub requested_at: Option<String>,
@@ -111,13 +113,15 @@ impl Seen {
 
     pub fn without_status<K: Declarable>(object: &Guarded<K>) -> Self {
         let meta = object.meta();
+        let time = |at: &Time| DateTime::from_timestamp(at.0.as_second(), 0);
         Self {
             key: key::<K>(meta),
             uid: object.uid().unwrap_or_default(),
             resource_version: meta.resource_version.clone(),
             generation: meta.generation.unwrap_or(1),
-            created: meta.creation_timestamp.as_ref().and_then(|at| DateTime::from_timestamp(at.0.as_second(), 0)),
+            created: meta.creation_timestamp.as_ref().and_then(time),
             deleting: meta.deletion_timestamp.is_some(),
+            deleted_at: meta.deletion_timestamp.as_ref().and_then(time),
             finalizers: meta.finalizers.clone().unwrap_or_default(),
             requested_at: object.annotations().get(RECONCILE_REQUESTED_AT).cloned(),
             status: None,

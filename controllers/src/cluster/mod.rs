@@ -68,6 +68,8 @@ pub struct Settings {
     pub lease_namespace: Option<String>,
     /// Between two readings of the Secrets that actions refer to.
     pub secrets: Duration,
+    /// How long a stop may take.
+    pub stop: Duration,
     /// Whose turn it is to write to the API server.
     pub turns: Arc<Turns>,
     /// The Deployment that gets as many pods as projections ask for; `None`: somebody else sees to that.
@@ -86,13 +88,14 @@ impl Settings {
         identity: String,
         lease_namespace: Option<String>,
         secrets: Duration,
+        stop: Duration,
         writes_per_second: NonZeroU32,
     ) -> Result<Self, ClusterError> {
         let refused = |error: Box<dyn std::error::Error + Send + Sync>| ClusterError::Settings(error);
         let config = Config::infer().await.map_err(|error| refused(Box::new(error)))?;
         let client = connect(config).map_err(|error| refused(Box::new(error)))?;
         let turns = Arc::new(Turns::new(writes_per_second));
-        Ok(Self { client, identity, lease_namespace, secrets, turns, handler: None })
+        Ok(Self { client, identity, lease_namespace, secrets, stop, turns, handler: None })
     }
 }
 

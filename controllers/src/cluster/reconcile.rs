@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use crds::cause::Chain;
 use crds::reason::Reason;
 use crds::registration::ResourceKey;
@@ -163,6 +164,7 @@ impl Shared {
             mark: reports.marks.get(&seen.key),
             read_at: reports.read_at,
             deleting_since: deleting.as_ref().map(|d| d.since),
+            deleting_for: seen.deleted_at.and_then(|at| (Utc::now() - at).to_std().ok()).unwrap_or_default(),
             cleaned_up: deleting.as_ref().is_some_and(|d| d.cleaned_up),
             now: Instant::now(),
         };
@@ -215,7 +217,8 @@ impl Shared {
 
     async fn abandon<K: Declarable>(&self, seen: &Seen) -> Result<Action, ClusterError> {
         let why = lock(&self.deleting).get(&seen.uid).and_then(|d| d.why.clone());
-        let why = why.unwrap_or_else(|| "nobody could be asked to delete it".to_owned());
+        let unreadable = || seen.resource.as_ref().err().map(|error| format!("the object cannot be read: {error}"));
+        let why = why.or_else(unreadable).unwrap_or_else(|| "nobody could be asked to delete it".to_owned());
         say_abandoned(&self.writer, seen, &why).await;
         self.let_go::<K>(seen).await
     }

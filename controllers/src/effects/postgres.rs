@@ -59,10 +59,11 @@ pub fn options(options: PgConnectOptions) -> PgConnectOptions {
     ])
 }
 
-/// The same for a seat. Its owner looks every few seconds: one that says nothing for 15 s is frozen, and the server
+/// The same for a seat. Its owner looks every few seconds: one that says nothing for 9 s is frozen, and the server
 /// ends its session, so that another can take over and the first finds itself without a seat when it wakes up.
 pub fn seat_options(database: PgConnectOptions) -> PgConnectOptions {
-    options(database).options([("idle_session_timeout", "15s")])
+    // A statement at one database is no silence at the others.
+    options(database).options([("idle_session_timeout", "9s"), ("statement_timeout", "7s")])
 }
 
 /// Who a database is, however its URL is written.

@@ -149,6 +149,12 @@ fn a_refusal_is_stalled_and_says_what_is_still_served() {
     assert!(condition(&document, "Stalled").is_some());
     assert_eq!(condition(&document, "SchemaCompiled").map(|c| c.0), Some("False".into()));
     assert_eq!(condition(&document, "Propagated").map(|c| c.0), Some("True".into()), "of what is served");
+    let of_generation = |condition: &str| {
+        let conditions = document["conditions"].as_array().expect("a list").iter();
+        conditions.filter(|c| c["type"] == condition).map(|c| c["observedGeneration"].clone()).next()
+    };
+    let about = ["Ready", "SchemaCompiled", "Propagated"].map(of_generation);
+    assert_eq!(about, [Some(json!(4)), Some(json!(4)), Some(json!(3))], "each says which generation it is about");
 
     case.served = None;
     let (.., message) = condition(&case.document(None, 1), "Ready").expect("always there");

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::namespaces::Second;
 use super::{SOON, TOPIC, World, acknowledging, event_type};
 use crate::harness::{Bus, eventually};
 
@@ -151,7 +152,10 @@ async fn the_controllers_need_no_more_than_the_chart_allows() {
 /// The objects that let controllers of `world` rule another namespace as well.
 fn rules_of_both(world: &World, other: &str) -> String {
     let both = format!("watchNamespaces={{{},{other}}}", world.namespace);
-    let arguments = [&PRODUCTION[..], &["--set", &both, "--set", "rbac.clusterCleanup=true"]].concat();
+    let databases =
+        [&world.namespace, other].map(|namespace| format!("databases.perNamespace.{namespace}=databases-{namespace}"));
+    let sets = ["--set", &both, "--set", &databases[0], "--set", &databases[1], "--set", "rbac.clusterCleanup=true"];
+    let arguments = [&PRODUCTION[..], &sets].concat();
     let objects = render("cornjacket", &world.namespace, &arguments);
     documents(objects.iter().filter(|object| object["apiVersion"] == "rbac.authorization.k8s.io/v1"))
 }
@@ -159,18 +163,17 @@ fn rules_of_both(world: &World, other: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watched_namespace_that_is_deleted_is_let_go_though_the_rights_in_it_went_first() {
     let world = World::new("cleanup", Bus::Embedded).await;
-    let other = world.cluster.fresh_namespace();
+    let second = Second::beside(&world).await;
+    let other = second.namespace.clone();
     let rules = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
     std::fs::write(rules.path(), rules_of_both(&world, &other)).unwrap();
     let all = rules.path().display().to_string();
     world.cluster.must(&["apply", "-n", &world.namespace, "-f", &all]);
     let account = format!("system:serviceaccount:{}:cornjacket-controllers", world.namespace);
     world.cluster.write_kubeconfig("cleanup", &account, None);
-    let launch = world.platform.controllers_of(&world.cluster.kubeconfig("cleanup"), "");
-    let both = format!("{},{other}", world.namespace);
-    let launch = launch.env("CORNJACKET_WATCH_NAMESPACE", both).env("POD_NAMESPACE", &world.namespace);
+    let launch = second.ruled_by(world.platform.controllers_of(&world.cluster.kubeconfig("cleanup"), ""), &world);
     let controllers = launch.ready().await;
-    let _data_plane = acknowledging(&world.platform.database().url, &other);
+    let _data_plane = acknowledging(&second.database.url, &other);
     world.cluster.apply(&other, &TOPIC.replace("{prefixes", "{deletionPolicy: Delete, prefixes")).unwrap();
     world.cluster.must(&["wait", "-n", &other, "--for=condition=Ready", "--timeout=60s", "topic/rooms"]);
     let topic = world.cluster.get(&other, "topic", "rooms").unwrap();

@@ -8,6 +8,7 @@ mod crashes;
 mod databases;
 mod deletion;
 mod leaders;
+mod namespaces;
 mod refused;
 mod scale;
 mod status;

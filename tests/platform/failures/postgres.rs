@@ -12,8 +12,8 @@ use crate::harness::{OwnPostgres, Platform, eventually};
 
 /// The platform is back at its throughput this long after PostgreSQL is.
 const FULL_AGAIN: Duration = Duration::from_secs(5);
-/// Machines are noisy: this part of the throughput before counts as all of it.
-const FULL: f64 = 0.6;
+/// Sooner than any poll (60 s) would have found an event.
+const WOKEN: Duration = Duration::from_secs(30);
 
 async fn postgres_goes_away(kind: Kind, name: &str, how: fn(&mut OwnPostgres)) {
     let [mut turn, _other] = alone(kind).await;
@@ -30,7 +30,7 @@ async fn postgres_goes_away(kind: Kind, name: &str, how: fn(&mut OwnPostgres)) {
         postgres.start();
     });
     tokio::time::sleep(FULL_AGAIN).await;
-    Rates::reach(&running.load, &pool, FULL, before).await;
+    Rates::reach(&running.load, &pool, before).await;
     let accepted = running.load.counts();
     eventually(Duration::from_secs(30), || are_folded(&pool, &accepted)).await;
     let url = running.ingest.url("/api/v1/events");
@@ -47,7 +47,7 @@ async fn postgres_goes_away(kind: Kind, name: &str, how: fn(&mut OwnPostgres)) {
 async fn listeners_are_back(pool: &PgPool, url: &str) {
     for number in 0..5 {
         let took = time_to_projection(pool, url, &format!("probe-{number}")).await;
-        assert!(took < Duration::from_secs(2), "probe {number} was projected after {took:?}: nobody listens");
+        assert!(took < WOKEN, "probe {number} was projected after {took:?}: nobody listens");
     }
 }
 

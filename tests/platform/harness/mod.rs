@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `TEST_POSTGRES_BIN` | directory of PostgreSQL's programs | found as `cornjacket up` finds them |
 //! | `KUBEBUILDER_ASSETS` | directory of kube-apiserver, kube-controller-manager, etcd and kubectl | found or built by `scripts/install-kubernetes` |
+//! | `TEST_PATIENCE` | how many times longer than expected something may take | 1; `make test` sets 3 |
 //! | `KAFKA_HOME` | an unpacked Apache Kafka (its `libs`) | `.services/kafka`, fetched by `scripts/kafka-libs` |
 
 mod authority;
@@ -32,4 +33,4 @@ pub use postgres::{Database, OwnPostgres, fresh_database};
 pub use process::{Launch, Process};
 pub use reaper::stop_at_end;
 pub use server::Server;
-pub use wait::eventually;
+pub use wait::{eventually, patient};

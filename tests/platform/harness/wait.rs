@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::future::Future;
 use std::panic::Location;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// What a condition answers: it holds (with a value), or it does not yet (and why).
@@ -32,11 +33,19 @@ impl<T, E: Display> Verdict for Result<T, E> {
     }
 }
 
+/// How many times longer than its deadline something may take (`TEST_PATIENCE`, default 1): machines that others use too are
+/// slow at times, and a test is to tell what never happens from what happens late.
+pub fn patient(deadline: Duration) -> Duration {
+    static PATIENCE: OnceLock<u32> = OnceLock::new();
+    let given = || std::env::var("TEST_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    deadline * *PATIENCE.get_or_init(given)
+}
+
 /// Asks again and again, every 20 ms at first and every 200 ms later, until the condition (a `bool`, `Option` or
 /// `Result`) holds, and gives its value.
 ///
 /// # Panics
-/// It did not hold within `deadline`; names the caller's line and the last answer.
+/// It did not hold within `deadline`, or a longer one (see [`patient`]); names the caller's line and the last answer.
 #[track_caller]
 pub fn eventually<V, F, Fut>(deadline: Duration, mut condition: F) -> impl Future<Output = V::Value>
 where
@@ -44,7 +53,7 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = V>,
 {
-    let caller = Location::caller();
+    let (caller, deadline) = (Location::caller(), patient(deadline));
     async move {
         let start = Instant::now();
         let mut pause = Duration::from_millis(20);
