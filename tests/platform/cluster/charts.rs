@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{SOON, TOPIC, World, acknowledging, event_type};
 use crate::harness::{Bus, eventually};
 
-/// Kinds that a bare API server does not know.
+/// Kinds that a bare API server does not know; `foreign.rs` looks at them.
 const FOREIGN: [&str; 3] = ["IngressRoute", "ServiceMonitor", "PrometheusRule"];
 
 /// Helm, found or built by the script that `make check` uses as well.
