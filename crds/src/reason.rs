@@ -117,7 +117,7 @@ reasons! {
         UnsupportedByBroker,
     }
     "Topic, Projection (an Event of the deleted resource)" {
-        /// What belongs to the deleted resource could not be deleted in time and was left behind.
+        /// What belongs to the deleted resource could not be deleted in time and was left behind. Where its namespace goes too no Event can be made: the log has it.
         DeletionAbandoned,
     }
     "Projection, WebhookAction" {

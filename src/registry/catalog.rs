@@ -13,6 +13,8 @@ use crate::projection::Program;
 /// work, so that a change never shows in the middle of it.
 #[derive(Default)]
 pub struct Catalog {
+    /// False before the first load: nothing is known then of what is declared.
+    pub loaded: bool,
     /// By `event_type`.
     pub event_types: BTreeMap<String, Arc<LoadedEventType>>,
     /// In order of their resource names.

@@ -124,7 +124,7 @@ impl Loaded {
 
     /// The snapshot for readers.
     pub fn catalog(&self) -> Catalog {
-        let mut catalog = Catalog::default();
+        let mut catalog = Catalog { loaded: true, ..Catalog::default() };
         for item in self.items.values() {
             match item {
                 Item::EventType(loaded) => {

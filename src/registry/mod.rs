@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 pub use acks::Acks;
 pub use catalog::{Catalog, EffectiveSchema, LoadedEventType, LoadedProjection, UnknownVersion};
-pub use session::host;
+pub use session::{host, host_name};
 
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::operate::Gate;

@@ -196,7 +196,12 @@ async fn answer<T>(
 
 /// Host name and process id, for people.
 pub fn host() -> String {
+    format!("{} (pid {})", host_name(), std::process::id())
+}
+
+/// The name of this machine, or of this pod.
+pub fn host_name() -> String {
     let name = std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/etc/hostname"));
     let name = name.map_or_else(|_| "localhost".to_owned(), |n| n.trim().to_owned());
-    format!("{} (pid {})", name.chars().take(200).collect::<String>(), std::process::id())
+    name.chars().take(200).collect()
 }

@@ -36,7 +36,8 @@ impl MakeUp {
             make.envs(std::env::var_os(kept).map(|value| (kept, value)));
         }
         make.env("CORNJACKET_BINARY", env!("CARGO_BIN_EXE_cornjacket")).env("CORNJACKET_DATA_DIR", self.data.path());
-        let names = ["CORNJACKET_INGESTION_PORT", "CORNJACKET_QUERY_PORT", "CORNJACKET_ACTIONS_PORT", "CORNJACKET_MQTT_PORT"];
+        let names =
+            ["CORNJACKET_INGESTION_PORT", "CORNJACKET_QUERY_PORT", "CORNJACKET_ACTIONS_PORT", "CORNJACKET_MQTT_PORT"];
         make.envs(names.iter().zip(self.ports.map(|port| port.to_string())));
         self.server = Some(Server::start(name, make, "TERM"));
     }

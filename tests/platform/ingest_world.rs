@@ -113,7 +113,7 @@ fn catalog() -> Catalog {
     let types = [("sensor.reading", Validation::Enforce), ("sensor.warned", Validation::Warn)];
     let event_types: BTreeMap<_, _> =
         types.map(|(name, validation)| (name.to_owned(), Arc::new(loaded(name, validation)))).into();
-    Catalog { event_types, ..Catalog::default() }
+    Catalog { loaded: true, event_types, ..Catalog::default() }
 }
 
 fn loaded(name: &str, validation: Validation) -> LoadedEventType {

@@ -11,6 +11,25 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
+{{- /* Where pods run and what they are pulled with, each on a line of its own; empty where the values say nothing. */ -}}
+{{- define "cornjacket.placement" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{ toJson . }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{ toJson . }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{ toJson . }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity: {{ toJson . }}
+{{- end }}
+{{- end -}}
+
 {{- /*
 Migrations. An init container and no hook: a hook before the installation would run before the database of the development
 profile exists, and one after it would wait for roles that wait for it. An init container gives the same order (migrations,
@@ -199,20 +218,8 @@ spec:
       terminationGracePeriodSeconds: {{ add $root.Values.drainSeconds 15 }}
       securityContext:
 {{ include "cornjacket.podSecurity" . | indent 8 }}
-{{- with $root.Values.imagePullSecrets }}
-      imagePullSecrets: {{ toJson . }}
-{{- end }}
-{{- with $root.Values.priorityClassName }}
-      priorityClassName: {{ . }}
-{{- end }}
-{{- with $root.Values.nodeSelector }}
-      nodeSelector: {{ toJson . }}
-{{- end }}
-{{- with $root.Values.tolerations }}
-      tolerations: {{ toJson . }}
-{{- end }}
-{{- with $root.Values.affinity }}
-      affinity: {{ toJson . }}
+{{- with include "cornjacket.placement" $root | trim }}
+{{ . | indent 6 }}
 {{- end }}
       topologySpreadConstraints:
       - maxSkew: 1

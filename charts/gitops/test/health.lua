@@ -21,11 +21,14 @@ local function without_null(value)
   if value ~= cjson.null then return value end
 end
 
-local script, failed, seen = read("health.lua"), 0, {}
+local script, failed, seen, reasons = read("health.lua"), 0, {}, {}
 for _, case in ipairs(cjson.decode(read("test/objects.json"))) do
   local sandbox = { obj = without_null(case.object), ipairs = ipairs, pairs = pairs, string = string, table = table }
   local answer = assert(load(script, "health.lua", "t", sandbox))()
   seen[answer.status] = true
+  for _, condition in ipairs((case.object.status or {}).conditions or {}) do
+    if condition.type == "Ready" then reasons[condition.reason] = true end
+  end
   if answer.status ~= case.is or type(answer.message) ~= "string" or answer.message == "" then
     failed = failed + 1
     io.stderr:write(string.format("%s where %s is right, since %s: %s\n", answer.status, case.is, case.because, tostring(answer.message)))
@@ -35,6 +38,14 @@ for _, state in ipairs({ "Healthy", "Degraded", "Progressing", "Suspended" }) do
   if not seen[state] then
     failed = failed + 1
     io.stderr:write("no object is " .. state .. "\n")
+  end
+end
+-- What a resource may stay in for long, though nothing is wrong with its manifest, and a Secret that Git does not have.
+for _, reason in ipairs({ "NoInstances", "AwaitingInstances", "ApprovalRequired", "DatabaseUnreachable", "Observing",
+  "HistoryTruncated", "SecretNotFound" }) do
+  if not reasons[reason] then
+    failed = failed + 1
+    io.stderr:write("no object has Ready with the reason " .. reason .. "\n")
   end
 end
 os.exit(failed == 0 and 0 or 1)

@@ -14,7 +14,7 @@ use secrecy::SecretString;
 use self::tls::Tls;
 use self::url::BrokerUrl;
 use crate::ingest::mqtt::{Settings, Version};
-use crate::registry::host;
+use crate::registry::host_name;
 
 #[derive(Args, Clone)]
 #[expect(clippy::struct_field_names, reason = "they are the flags' names, beside those of other rooms")]
@@ -94,7 +94,8 @@ impl MqttArgs {
     }
 
     fn settings_for(&self, url: &BrokerUrl, namespace: &str, max_event_bytes: usize) -> anyhow::Result<Settings> {
-        let client_id = self.mqtt_client_id.clone().unwrap_or_else(|| format!("cornjacket-{namespace}-{}", host()));
+        let client_id =
+            self.mqtt_client_id.clone().unwrap_or_else(|| format!("cornjacket-{namespace}-{}", host_name()));
         anyhow::ensure!(
             !client_id.is_empty() && client_id.len() <= 256 && !client_id.chars().any(|c| c.is_control() || c == ' '),
             "--mqtt-client-id (MQTT_CLIENT_ID) must be 1 to 256 characters without spaces, for example ingest-0"

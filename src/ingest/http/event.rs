@@ -19,7 +19,7 @@ use super::problem::Problem;
 use super::receive::{Form, Received, receive};
 use crate::ingest::accept::{Admitted, Circumstances, GivenKey, admit};
 use crate::ingest::envelope::{self, Candidate};
-use crate::ingest::refusal::{FieldError, Refusal};
+use crate::ingest::refusal::{FieldError, Reason, Refusal};
 use crate::ingest::{Ingest, cloudevents};
 use crate::outbox::{Accepted, RefusedBy};
 
@@ -119,9 +119,14 @@ pub(super) fn admitted_now(
 ) -> Result<Admitted, Refusal> {
     let now = ingest.clock.now();
     let event_id = ingest.ids.next(now);
+    let catalog = ingest.catalog();
+    if !catalog.loaded {
+        let error = FieldError::new("", "registrations", "", "what is declared is being loaded");
+        return Err(Refusal::new(Reason::Unavailable, error));
+    }
     let known =
         Circumstances { event_id, now, key, traceparent: received.traceparent(), transport: "http", mqtt: None };
-    admit(candidate, &ingest.catalog(), ingest.rules, known)
+    admit(candidate, &catalog, ingest.rules, known)
 }
 
 fn candidate<'a>(received: &'a Received, text: &'a str) -> Result<Candidate<'a>, Refusal> {

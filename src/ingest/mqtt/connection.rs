@@ -131,9 +131,15 @@ impl Connection {
     }
 
     fn lost(&mut self, error: &LinkError, failures: u32) {
-        if self.broker.take().is_some() || failures == 0 {
-            let Settings { host, port, .. } = &self.settings;
-            warn!(%error, host, port, "no connection to the MQTT broker: trying again");
+        let Settings { host, port, client_id, .. } = &self.settings;
+        match (self.broker.take(), self.since.elapsed() < LASTING) {
+            (Some(_), true) => warn!(
+                %error, host, port, client_id,
+                "the MQTT broker ended the connection soon after it was made: trying again; if it goes on, another client may \
+                 have this client id (--mqtt-client-id)"
+            ),
+            (None, _) if failures > 0 => {}
+            _ => warn!(%error, host, port, "no connection to the MQTT broker: trying again"),
         }
         self.instruments.connected.set(0.0);
         self.acks.disconnected();

@@ -55,10 +55,10 @@ const BACKOFF: Backoff = Backoff { base: Duration::from_millis(250), cap: Durati
 
 /// Starts taking messages in. `pool` is of the database of the outbox.
 pub fn start(lifecycle: &Lifecycle, ingest: &Arc<Ingest>, pool: PgPool, settings: Settings) {
-    let stop = lifecycle.token(Stage::Accept);
-    let (publish, routes) = watch::channel(Arc::new(Routes::of(&ingest.catalog())));
-    lifecycle.spawn(Stage::Accept, "mqtt routes", follow(ingest.catalog.clone(), publish, stop.clone()));
-    let run = run(Arc::clone(ingest), pool, settings, routes, stop);
+    let (publish, routes) = watch::channel(Arc::default());
+    let stop = || lifecycle.token(Stage::Accept);
+    lifecycle.spawn(Stage::Accept, "mqtt routes", follow(ingest.catalog.clone(), publish, stop()));
+    let run = run(Arc::clone(ingest), pool, settings, routes, stop());
     lifecycle.spawn(Stage::Accept, "mqtt", async move {
         run.await;
         Ok::<_, Infallible>(())
@@ -71,7 +71,7 @@ async fn follow(
     publish: watch::Sender<Arc<Routes>>,
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
-    while let Some(Ok(())) = stop.run_until_cancelled(catalog.changed()).await {
+    loop {
         let routes = Routes::of(&catalog.borrow_and_update());
         publish.send_if_modified(|before| {
             let changed = **before != routes;
@@ -80,6 +80,9 @@ async fn follow(
             }
             changed
         });
+        if !matches!(stop.run_until_cancelled(catalog.changed()).await, Some(Ok(()))) {
+            break;
+        }
     }
     stop.cancelled().await;
     Ok(())
@@ -89,7 +92,7 @@ async fn run(
     ingest: Arc<Ingest>,
     pool: PgPool,
     settings: Settings,
-    routes: watch::Receiver<Arc<Routes>>,
+    mut routes: watch::Receiver<Arc<Routes>>,
     stop: CancellationToken,
 ) {
     if settings.share.is_some() && !settings.share_keeps_order {
@@ -98,7 +101,12 @@ async fn run(
              (EMQX: hash_topic, hash_clientid), and say so by --mqtt-share-keeps-order"
         );
     }
-    let Some(window) = stop.run_until_cancelled(known(&pool, &settings)).await else { return };
+    let ready = async {
+        // Before, every message would be one that nothing takes. The sender lives as long as this room.
+        let _ = routes.wait_for(|routes| routes.loaded).await;
+        known(&pool, &settings).await
+    };
+    let Some(window) = stop.run_until_cancelled(ready).await else { return };
     let (link, requests) = client::link(&settings);
     let (acks, instruments) = (Acks::new(requests.clone()), Instruments::new());
     let (to, messages) = mpsc::channel(usize::from(settings.in_flight));

@@ -9,8 +9,10 @@ use crate::registry::{Catalog, LoadedEventType};
 /// What the registered event types say about MQTT.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Routes {
+    /// False before anything is known of what is declared.
+    pub loaded: bool,
     /// The one that says most about a topic first.
-    routes: Vec<Route>,
+    by_filter: Vec<Route>,
     /// In the same order; none covers another.
     subscriptions: Vec<TopicFilter>,
 }
@@ -33,13 +35,13 @@ pub struct Taken<'r> {
 impl Routes {
     /// A filter that cannot be read, which no controller registers, is left out.
     pub fn of(catalog: &Catalog) -> Self {
-        let mut routes: Vec<Route> = catalog.event_types.values().flat_map(routes_of).collect();
-        routes.sort_by(|a, b| a.filter.by_what_they_say(&b.filter).then_with(|| a.event_type.cmp(&b.event_type)));
-        let mut subscriptions: Vec<TopicFilter> = routes.iter().map(|route| route.filter.clone()).collect();
+        let mut by_filter: Vec<Route> = catalog.event_types.values().flat_map(routes_of).collect();
+        by_filter.sort_by(|a, b| a.filter.by_what_they_say(&b.filter).then_with(|| a.event_type.cmp(&b.event_type)));
+        let mut subscriptions: Vec<TopicFilter> = by_filter.iter().map(|route| route.filter.clone()).collect();
         subscriptions.dedup();
         let all = subscriptions.clone();
         subscriptions.retain(|filter| !all.iter().any(|other| other != filter && other.covers(filter)));
-        Self { routes, subscriptions }
+        Self { loaded: catalog.loaded, by_filter, subscriptions }
     }
 
     /// The routes that take a topic, the one that says most about it first.
@@ -48,7 +50,7 @@ impl Routes {
             let found = route.filter.matches(topic)?;
             Some(Taken { route, aggregate_id: route.aggregate_id.of(&found) })
         };
-        self.routes.iter().filter_map(taken).collect()
+        self.by_filter.iter().filter_map(taken).collect()
     }
 
     /// The filters to subscribe to: none that another one covers, so that a broker sends a message as seldom as can be.

@@ -10,7 +10,7 @@ use super::namespaces::Second;
 use super::{SOON, TOPIC, World, acknowledging, event_type};
 use crate::harness::{Bus, eventually};
 
-/// Kinds that a bare API server does not know.
+/// Kinds that a bare API server does not know; `foreign.rs` looks at them.
 const FOREIGN: [&str; 3] = ["IngressRoute", "ServiceMonitor", "PrometheusRule"];
 
 /// Helm, found or built by the script that `make check` uses as well.
@@ -36,12 +36,17 @@ pub fn render(chart: &str, namespace: &str, arguments: &[&str]) -> Vec<Value> {
 
 pub const PRODUCTION: [&str; 2] = ["-f", "cornjacket/values-production.yaml"];
 const DEVELOPMENT: [&str; 2] = ["-f", "cornjacket/values-dev.yaml"];
-const EVERYTHING: [&str; 4] = ["-f", "cornjacket/values-production.yaml", "-f", "tests/values-everything.yaml"];
+pub const EVERYTHING: [&str; 4] = ["-f", "cornjacket/values-production.yaml", "-f", "tests/values-everything.yaml"];
 
 fn profiles() -> Vec<Vec<&'static str>> {
     let mut single = DEVELOPMENT.to_vec();
     single.extend(["--set", "single=true", "--set", "dev.persistence=false"]);
     vec![PRODUCTION.to_vec(), DEVELOPMENT.to_vec(), single, EVERYTHING.to_vec()]
+}
+
+/// There is no class of that name here.
+fn without_priority(pod_spec: &mut Value) {
+    pod_spec.as_object_mut().expect("a specification").remove("priorityClassName");
 }
 
 /// A pod as a Deployment or StatefulSet would make it, or the pod itself.
@@ -59,8 +64,7 @@ fn pod_of(object: &Value) -> Option<Value> {
             let mut all = spec["volumes"].as_array().cloned().unwrap_or_default();
             all.extend(volumes);
             spec["volumes"] = Value::Array(all);
-            // There is no class of that name here.
-            spec.as_object_mut()?.remove("priorityClassName");
+            without_priority(&mut spec);
             Some(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}))
         }
         _ => None,
@@ -91,6 +95,7 @@ async fn every_object_of_the_charts_is_accepted_and_every_pod_passes_the_restric
         objects.retain(|object| !FOREIGN.iter().any(|kind| object["kind"] == *kind));
         // Bindings in other namespaces that are watched have no namespace to be in here.
         objects.retain(|o| o["metadata"]["namespace"].as_str().is_none_or(|n| n == world.namespace));
+        objects.iter_mut().filter(|object| object["kind"] == "Pod").for_each(|pod| without_priority(&mut pod["spec"]));
         // Pods are only accepted where their accounts are.
         let accounts = objects.iter().filter(|object| object["kind"] == "ServiceAccount");
         world.apply(&documents(accounts));

@@ -7,6 +7,7 @@ mod charts;
 mod crashes;
 mod databases;
 mod deletion;
+mod foreign;
 mod leaders;
 mod namespaces;
 mod refused;

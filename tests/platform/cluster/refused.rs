@@ -1,6 +1,12 @@
 //! What the API server refuses, with what `kubectl apply` prints of it: each rule, each field that cannot change, and what
 //! is plainly wrong.
 
+use std::collections::BTreeSet;
+
+use crds::definition::schema;
+use crds::registration::Kind;
+use serde_json::Value;
+
 use super::World;
 use crate::harness::Bus;
 
@@ -17,29 +23,40 @@ const ROWS: &[Row] = &[
     ("Topic", Some("{partitions: 3}"), "{partitions: 2}", "partitions cannot decrease"),
     ("Topic", Some("{partitions: 3}"), "{}", "partitions cannot decrease"),
     ("Topic", Some("{partitions: 3}"), "{partitions: 4}", "more partitions break the order"),
+    ("Topic", None, "{prefixes: [room., room.]}", "spec.prefixes[1]: Duplicate value: \"room.\""),
     ("Topic", None, "{retention: 1h, config: {retention.ms: '1'}}", "give retention or config"),
     ("Topic", None, "{topicName: '..'}", "topicName cannot be"),
-    ("Topic", None, "{topicName: 'a b'}", "should match"),
-    ("Topic", None, "{partitions: 0}", "should be greater than or equal to 1"),
-    ("Topic", None, "{partitions: many}", "must be of type integer"),
-    ("Topic", None, "{retention: soon}", "spec.retention"),
-    ("Topic", None, "{configPolicy: Both}", "supported values"),
-    ("Topic", None, "{adoptionPolicy: Sometimes}", "supported values"),
-    ("Topic", None, "{partition: 3}", "unknown field"),
+    ("Topic", None, "{topicName: 'a b'}", "spec.topicName in body should match"),
+    ("Topic", None, "{partitions: 0}", "spec.partitions in body should be greater than or equal to 1"),
+    ("Topic", None, "{partitions: many}", "spec.partitions in body must be of type integer"),
+    ("Topic", None, "{retention: soon}", "spec.retention in body should match"),
+    ("Topic", None, "{configPolicy: Both}", "spec.configPolicy: Unsupported value: \"Both\""),
+    ("Topic", None, "{adoptionPolicy: Sometimes}", "spec.adoptionPolicy: Unsupported value: \"Sometimes\""),
+    ("Topic", None, "{partition: 3}", "unknown field \"spec.partition\""),
     ("EventType", Some("{type: a}"), "{type: b}", "type cannot change: make a new EventType"),
     ("EventType", Some("{type: a}"), "{}", "type cannot change: make a new EventType"),
-    ("EventType", None, "{versions: [{version: 1, schema: {}}, {version: 1, schema: {}}]}", "version"),
+    (
+        "EventType",
+        None,
+        "{versions: [{version: 1, schema: {}}, {version: 1, schema: {}}]}",
+        "each version can be given once",
+    ),
     (
         "EventType",
         None,
         "{versions: [{version: 1, schema: {}, deprecated: true}]}",
         "at least one version must not be deprecated",
     ),
-    ("EventType", None, "{versions: [{version: 0, schema: {}}]}", "should be greater than or equal to 1"),
-    ("EventType", None, "{versions: [{version: 1}]}", "Required value"),
-    ("EventType", None, "{validation: Perhaps}", "supported values"),
-    ("EventType", None, "{compatibility: Sideways}", "supported values"),
-    ("EventType", None, "{schema: {}}", "unknown field"),
+    (
+        "EventType",
+        None,
+        "{versions: [{version: 0, schema: {}}]}",
+        "spec.versions[0].version in body should be greater than or equal to 1",
+    ),
+    ("EventType", None, "{versions: [{version: 1}]}", "spec.versions[0].schema: Required value"),
+    ("EventType", None, "{validation: Perhaps}", "spec.validation: Unsupported value: \"Perhaps\""),
+    ("EventType", None, "{compatibility: Sideways}", "spec.compatibility: Unsupported value: \"Sideways\""),
+    ("EventType", None, "{schema: {}}", "unknown field \"spec.schema\""),
     ("Projection", None, "{latest: {}}", "spec.source: Required value"),
     ("Projection", None, "{source: {prefixes: [a]}}", "give exactly one of latest"),
     ("Projection", None, "{source: {prefixes: [a]}, latest: {}, merge: {}}", "give exactly one of latest"),
@@ -75,17 +92,27 @@ const ROWS: &[Row] = &[
         "{source: {prefixes: [a]}, retention: 7d, timeSeries: {table: t, columns: [COLUMN]}}",
         "a time series has timeSeries.retention",
     ),
-    ("Projection", None, "{source: {prefixes: [a]}, timeSeries: {table: t, columns: [COLUMN, COLUMN]}}", "name"),
-    ("Projection", None, "{source: {prefixes: [a]}, latest: {}, onError: Shrug}", "supported values"),
+    (
+        "Projection",
+        None,
+        "{source: {prefixes: [a]}, timeSeries: {table: t, columns: [COLUMN, COLUMN]}}",
+        "each column can be given once",
+    ),
+    (
+        "Projection",
+        None,
+        "{source: {prefixes: [a]}, latest: {}, onError: Shrug}",
+        "spec.onError: Unsupported value: \"Shrug\"",
+    ),
     ("WebhookAction", None, "{source: {prefixes: [a]}}", "spec.url: Required value"),
     ("WebhookAction", None, "{source: {}, url: 'https://a'}", "give exactly one of eventTypes"),
     (
         "WebhookAction",
         None,
         "{source: {prefixes: [a]}, url: 'https://a', signing: {secretRefs: [{name: ../a, key: b}]}}",
-        "spec.signing.secretRefs[0].name",
+        "spec.signing.secretRefs[0].name in body should match",
     ),
-    ("WebhookAction", None, "{source: {prefixes: [a]}, url: 'ftp://a'}", "spec.url"),
+    ("WebhookAction", None, "{source: {prefixes: [a]}, url: 'ftp://a'}", "spec.url in body should match"),
     (
         "WebhookAction",
         None,
@@ -106,9 +133,35 @@ const ROWS: &[Row] = &[
     ),
 ];
 
+/// The messages of the rules in a schema, however deep.
+fn rules(schema: &Value, messages: &mut BTreeSet<String>) {
+    let found = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
+    messages.extend(found.map(|rule| rule["message"].as_str().expect("each rule has a message").to_owned()));
+    let parts = schema.as_object().into_iter().flat_map(|object| object.values());
+    for part in parts.chain(schema.as_array().into_iter().flatten()) {
+        rules(part, messages);
+    }
+}
+
 fn manifest(kind: &str, name: &str, spec: &str) -> String {
     let spec = spec.replace("COLUMN", COLUMN);
     format!("apiVersion: cornjacket.io/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n")
+}
+
+#[test]
+fn each_rule_of_the_definitions_has_a_row_that_wants_its_message_and_no_other() {
+    for kind in Kind::ALL {
+        let mut messages = BTreeSet::new();
+        rules(&schema(kind), &mut messages);
+        let wanted: Vec<&str> = ROWS.iter().filter(|row| row.0 == kind.as_str()).map(|row| row.3).collect();
+        let mut rows = BTreeSet::new();
+        for wanted in wanted {
+            let meant: Vec<&String> = messages.iter().filter(|message| message.contains(wanted)).collect();
+            assert!(meant.len() < 2, "{kind}: '{wanted}' is in each of {meant:?}");
+            rows.extend(meant.into_iter().cloned());
+        }
+        assert_eq!(rows, messages, "{kind}: left without, right with a rule that no row wants");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

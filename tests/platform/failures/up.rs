@@ -19,7 +19,8 @@ fn launch(data: &TempDir, resources: &TempDir, bus: &Bus) -> Launch {
     let text: Vec<String> = ports.iter().map(u16::to_string).collect();
     let (dir, resources) = (data.path().display().to_string(), resources.path().display().to_string());
     let arguments = ["up", "--data-dir", &dir, "--resources", &resources, "--bind", "127.0.0.1"];
-    let ports_by_flag = ["--ingestion-port", &text[0], "--query-port", &text[1], "--actions-port", &text[2], "--no-mqtt"];
+    let ports_by_flag =
+        ["--ingestion-port", &text[0], "--query-port", &text[1], "--actions-port", &text[2], "--no-mqtt"];
     let launch =
         |bus: &[&str]| Launch::new("up-killed", ports[0], &[arguments.as_slice(), &ports_by_flag, bus].concat());
     match bus {

@@ -40,19 +40,20 @@ async fn a_broker_that_asks_for_certificates_and_a_password_is_spoken_to() {
         .env("MQTT_CA_FILE", file("ca.crt"))
         .env("MQTT_CERT_FILE", file("client.crt"))
         .env("MQTT_KEY_FILE", file("client.key"));
-    let ingest = launch.clone().ready().await;
+    let mut ingest = launch.clone().ready().await;
     until_subscribed(&ingest, 1.0).await;
-    drop(ingest);
+    ingest.kill9();
 
     let mut wrong = launch.clone().env("MQTT_PASSWORD", "gnusto-4711");
     wrong.name.push_str("-wrong");
-    let refused = wrong.start();
+    let mut refused = wrong.start();
     eventually(super::SOON, || async {
         let log = refused.log();
         if log.contains("NotAuthorized") || log.contains("BadUserNamePassword") { Ok(()) } else { Err(log) }
     })
     .await;
     assert!(!refused.log().contains("gnusto-4711"));
+    refused.kill9();
 
     let mut without = launch.clone();
     without.environment.remove("MQTT_CERT_FILE");
