@@ -7,6 +7,7 @@ mod charts;
 mod crashes;
 mod databases;
 mod deletion;
+mod fences;
 mod leaders;
 mod refused;
 mod scale;
@@ -22,6 +23,8 @@ use cornjacket::database;
 use cornjacket::lifecycle::Lifecycle;
 use cornjacket::operate::Readiness;
 use cornjacket::registry::{self, Registry, Role};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
 use secrecy::SecretString;
 use serde_json::Value;
 use sqlx::PgPool;
@@ -57,6 +60,13 @@ impl World {
 
     pub fn kubeconfig(&self) -> PathBuf {
         self.cluster.kubeconfig("admin")
+    }
+
+    /// A client of the API server, as the administrator.
+    pub async fn client(&self) -> Client {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        Client::try_from(config).unwrap()
     }
 
     /// Starts controllers; `instance` tells several apart.
