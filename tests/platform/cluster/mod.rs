@@ -10,6 +10,7 @@ mod deletion;
 mod fences;
 mod leaders;
 mod refused;
+mod retained;
 mod scale;
 mod status;
 mod storm;
