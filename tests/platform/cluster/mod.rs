@@ -3,6 +3,7 @@
 mod apply;
 mod approval;
 mod away;
+mod broker;
 mod charts;
 mod crashes;
 mod databases;
