@@ -144,6 +144,17 @@ pub fn acknowledging(database_url: &str, namespace: &str) -> (Registry, Lifecycl
     (registry::start(settings, &lifecycle, gate), lifecycle)
 }
 
+/// Looks at the whole set that controllers have taken.
+pub async fn looks(controllers: &Process) -> f64 {
+    controllers.metric("cornjacket_controllers_looks_total").await.unwrap_or(0.0)
+}
+
+/// Waits for so many looks more.
+pub async fn until_looked(controllers: &Process, more: f64) {
+    let first = looks(controllers).await;
+    eventually(SOON, || async { looks(controllers).await >= first + more }).await;
+}
+
 pub const TOPIC: &str = "
 apiVersion: cornjacket.io/v1alpha1
 kind: Topic
