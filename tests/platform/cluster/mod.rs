@@ -9,6 +9,7 @@ mod crashes;
 mod databases;
 mod deletion;
 mod fences;
+mod heard;
 mod leaders;
 mod refused;
 mod retained;
