@@ -42,6 +42,7 @@ mod query_rare;
 mod query_service;
 mod query_standby;
 mod query_streams;
+mod registrations_rule;
 mod relay;
 mod secrets;
 mod separate_databases;

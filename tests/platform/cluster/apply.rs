@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{PROJECTION, SOON, TOPIC, World, event_type};
+use super::{PROJECTION, SOON, TOPIC, World, event_type, until_looked};
 use crate::harness::{Bus, eventually, http, shared_kafka};
 
 async fn samples_are_served(name: &str, bus: Bus) {
@@ -133,16 +133,20 @@ async fn nobody_there_to_run_it_is_said_and_so_is_who_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn paused_and_observed_resources_are_left_alone_and_say_so() {
     let world = World::new("paused", Bus::Embedded).await;
-    let _controllers = world.controllers("").await;
-    let (registry, _lifecycle) = world.data_plane();
+    let controllers = world.controllers("").await;
+    let (_registry, _lifecycle) = world.data_plane();
     let paused = event_type("room.left", "{reconciliation: Paused}");
     let observed = event_type("room.entered", "{managementPolicy: Observe}");
     world.apply(&format!("{TOPIC}{paused}{observed}"));
     world.until_ready_is("eventtype", "room.left", "False", "Paused").await;
     world.until_ready_is("eventtype", "room.entered", "False", "Observing").await;
-    assert!(registry.catalog.borrow().event_types.is_empty());
+    until_looked(&controllers, 2.0).await;
+    let rows = "SELECT kind || ' ' || name FROM registration ORDER BY kind, name";
+    let registered = async || -> Vec<String> { sqlx::query_scalar(rows).fetch_all(&world.pool).await.unwrap() };
+    assert_eq!(registered().await, ["Topic rooms"], "no tombstone either");
     world.apply(&event_type("room.left", "{reconciliation: Active}"));
     world.until_ready_is("eventtype", "room.left", "True", "Available").await;
+    assert_eq!(registered().await, ["EventType room.left", "Topic rooms"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,20 +15,21 @@ async fn events_flow_without_the_api_server_and_the_controllers_resume() {
     let namespace = cluster.fresh_namespace();
     let platform = Platform::new("cluster-away", fresh_database().await, Bus::Embedded).in_namespace(&namespace);
     let controllers = platform.controllers_of(&cluster.kubeconfig("admin"), "").ready().await;
-    let ingest = platform.ingest().ready().await;
+    let mut ingest = platform.ingest().ready().await;
     let mut relay = platform.relay("").ready().await;
     let mut handler = platform.handle("").ready().await;
-    let query = platform.query().ready().await;
+    let mut query = platform.query().ready().await;
     let projection = super::PROJECTION;
     cluster.apply(&namespace, &format!("{TOPIC}{}{projection}", event_type("room.left", "{}"))).unwrap();
     let kinds = "topics,eventtypes,projections";
     cluster.must(&["wait", "-n", &namespace, "--for=condition=Ready", "--timeout=60s", kinds, "--all"]);
 
     cluster.stop_api();
-    relay.kill9();
-    handler.kill9();
-    relay.start_again();
-    handler.start_again();
+    for process in [&mut ingest, &mut relay, &mut handler, &mut query] {
+        process.kill9();
+        process.start_again();
+        process.until_ready(SOON).await;
+    }
     let post = async |n: i64| {
         let event = json!({"event_type": "room.left", "aggregate_id": "a", "payload": {"n": n}});
         http::post(&http::client(), &ingest.url("/api/v1/events"), &event).await.unwrap().status

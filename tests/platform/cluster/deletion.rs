@@ -12,7 +12,7 @@ use crate::harness::{Bus, OwnKafka, OwnPostgres, Process, eventually, http, shar
 /// A namespace is gone this long after it was deleted.
 const GONE: Duration = Duration::from_mins(1);
 
-const ROWS: &str = "SELECT count(*) FROM projections WHERE projection_type = 'room_state'";
+pub const ROWS: &str = "SELECT count(*) FROM projections WHERE projection_type = 'room_state'";
 
 const ACTION: &str = "
 apiVersion: cornjacket.io/v1alpha1
@@ -22,27 +22,27 @@ spec: {source: {prefixes: [room.]}, url: 'https://example.com/hook'}
 ---
 ";
 
-fn all_four_kinds(prefix: &str, policy: &str) -> String {
+pub fn all_four_kinds(prefix: &str, policy: &str) -> String {
     let topic = TOPIC.replace("{prefixes", &format!("{{topicName: {prefix}-rooms, deletionPolicy: {policy}, prefixes"));
     let projection = PROJECTION.replace("latest: {}", &format!("latest: {{}}, deletionPolicy: {policy}"));
     format!("{topic}{}{projection}{ACTION}", event_type("room.left", "{}"))
 }
 
 impl World {
-    fn delete_namespace(&self) {
+    pub fn delete_namespace(&self) {
         let seconds = format!("--timeout={}s", GONE.as_secs());
         self.cluster.must(&["delete", "namespace", &self.namespace, &seconds]);
     }
 
     /// Has an event folded into the projection.
-    async fn one_row(&self, ingest: &Process) {
+    pub async fn one_row(&self, ingest: &Process) {
         let event = serde_json::json!({"event_type": "room.left", "aggregate_id": "a", "payload": {}});
         let answer = http::post(&http::client(), &ingest.url("/api/v1/events"), &event).await.unwrap();
         assert_eq!(answer.status, 202);
         eventually(SOON, || async { self.count(ROWS).await == 1 }).await;
     }
 
-    async fn count(&self, question: &'static str) -> i64 {
+    pub async fn count(&self, question: &'static str) -> i64 {
         sqlx::query_scalar(question).fetch_one(&self.pool).await.unwrap()
     }
 }

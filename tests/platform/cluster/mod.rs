@@ -3,14 +3,18 @@
 mod apply;
 mod approval;
 mod away;
+mod broker;
 mod charts;
 mod crashes;
 mod databases;
 mod deletion;
+mod fences;
 mod foreign;
+mod heard;
 mod leaders;
 mod namespaces;
 mod refused;
+mod retained;
 mod scale;
 mod status;
 mod storm;
@@ -24,6 +28,8 @@ use cornjacket::database;
 use cornjacket::lifecycle::Lifecycle;
 use cornjacket::operate::Readiness;
 use cornjacket::registry::{self, Registry, Role};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
 use secrecy::SecretString;
 use serde_json::Value;
 use sqlx::PgPool;
@@ -59,6 +65,13 @@ impl World {
 
     pub fn kubeconfig(&self) -> PathBuf {
         self.cluster.kubeconfig("admin")
+    }
+
+    /// A client of the API server, as the administrator.
+    pub async fn client(&self) -> Client {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        Client::try_from(config).unwrap()
     }
 
     /// Starts controllers; `instance` tells several apart.
@@ -132,6 +145,17 @@ pub fn acknowledging(database_url: &str, namespace: &str) -> (Registry, Lifecycl
     };
     let gate = Readiness::default().gate("registrations", "loading");
     (registry::start(settings, &lifecycle, gate), lifecycle)
+}
+
+/// Looks at the whole set that controllers have taken.
+pub async fn looks(controllers: &Process) -> f64 {
+    controllers.metric("cornjacket_controllers_looks_total").await.unwrap_or(0.0)
+}
+
+/// Waits for so many looks more.
+pub async fn until_looked(controllers: &Process, more: f64) {
+    let first = looks(controllers).await;
+    eventually(SOON, || async { looks(controllers).await >= first + more }).await;
 }
 
 pub const TOPIC: &str = "

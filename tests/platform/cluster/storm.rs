@@ -13,6 +13,8 @@ use crate::harness::{Bus, Cluster, Platform, Process, eventually, fresh_database
 const MANY: u64 = 60;
 /// Writes a second; twice as many at once after a rest.
 const RATE: u64 = 10;
+/// Requests of all sorts a second, the Lease and the watches as well: three times what was measured.
+const ASKED: u64 = 35;
 /// The controllers look at everything every 3 s; so many looks change nothing.
 const LOOKS: u64 = 4;
 
@@ -46,9 +48,19 @@ async fn after_an_outage_of_the_api_server_everything_is_said_without_a_storm() 
     lifecycle.stop();
     lifecycle.run(SOON).await.unwrap();
     let before = writes(&controllers).await;
+    let (stopped, asked) = (Instant::now(), requests(&controllers).await);
     eventually(SOON, || async { writes(&controllers).await > before + RATE }).await;
     cluster.start_api();
+    let (started, asked_meanwhile) = (Instant::now(), requests(&controllers).await);
     until_all(&cluster, &namespace, "NoInstances").await;
+    let asked_after = requests(&controllers).await - asked_meanwhile;
+    let took = [started - stopped, started.elapsed()];
+    for (what, so_many, took) in
+        [("while it was away", asked_meanwhile - asked, took[0]), ("after", asked_after, took[1])]
+    {
+        let most = ASKED * (took.as_secs() + 1);
+        assert!(so_many <= most, "{so_many} requests in {took:?} {what}");
+    }
 
     sampling.abort();
     let samples = samples.lock().unwrap();
@@ -135,6 +147,11 @@ async fn writes(controllers: &Process) -> u64 {
             && !metric.contains("leases")
     };
     counted(controllers, counts).await
+}
+
+/// Everything that the API server was asked or would have been, reading and the Lease as well.
+async fn requests(controllers: &Process) -> u64 {
+    counted(controllers, |metric| metric.starts_with("cornjacket_controllers_api_requests_total")).await
 }
 
 /// The sum of the counters that are chosen by name and labels.
