@@ -125,6 +125,8 @@ impl Keeper {
         let new: Vec<_> = heads.iter().filter(|head| !self.loaded.has(head)).map(|head| &head.key).collect();
         let read = answer(store::registrations(pool, namespace, &new), RegistryError::Read).await?;
         let rows = self.rows(&heads, read);
+        // One that changed between the two readings is looked at again.
+        let whole = rows.len() == heads.len();
         let (next, verdicts) = self.loaded.next(&rows);
         self.report(&verdicts);
         if self.seen.is_none() || !next.same_as(&self.loaded) {
@@ -136,7 +138,7 @@ impl Keeper {
             answer(store::forget_removed(pool, *instance), RegistryError::Acknowledge).await?;
         }
         // Only now: what failed half-way is done again.
-        self.seen = Some(heads);
+        self.seen = whole.then_some(heads);
         Ok(())
     }
 

@@ -22,9 +22,13 @@ async fn configuration_changed_behind_the_controllers_back_is_put_right_and_othe
     ])
     .await;
     case.until_drifted("InSync").await;
-    let status = case.status().await;
+    // The broker tells the id of a new topic a little later.
+    let status = crate::harness::eventually(crate::controllers_world::SOON, || async {
+        let status = case.status().await;
+        if status["topicId"].as_str().is_some_and(|id| id.len() == 22) { Ok(status) } else { Err(status.to_string()) }
+    })
+    .await;
     assert_eq!((&status["partitions"], &status["replicationFactor"]), (&json!(1), &json!(1)));
-    assert!(status["topicId"].as_str().is_some_and(|id| id.len() == 22), "{status}");
     assert_eq!(status.get("drift"), None);
     stop.cancel();
 }

@@ -161,8 +161,15 @@ fn rules_of_both(world: &World, other: &str) -> String {
         [&world.namespace, other].map(|namespace| format!("databases.perNamespace.{namespace}=databases-{namespace}"));
     let sets = ["--set", &both, "--set", &databases[0], "--set", &databases[1], "--set", "rbac.clusterCleanup=true"];
     let arguments = [&PRODUCTION[..], &sets].concat();
-    let objects = render("cornjacket", &world.namespace, &arguments);
-    documents(objects.iter().filter(|object| object["apiVersion"] == "rbac.authorization.k8s.io/v1"))
+    let mut objects = render("cornjacket", &world.namespace, &arguments);
+    objects.retain(|object| object["apiVersion"] == "rbac.authorization.k8s.io/v1");
+    // Those without a namespace of their own are for that of the release.
+    for object in objects.iter_mut().filter(|o| ["Role", "RoleBinding"].iter().any(|kind| o["kind"] == *kind)) {
+        if object["metadata"]["namespace"].is_null() {
+            object["metadata"]["namespace"] = json!(world.namespace);
+        }
+    }
+    documents(objects.iter())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,7 +180,7 @@ async fn a_watched_namespace_that_is_deleted_is_let_go_though_the_rights_in_it_w
     let rules = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
     std::fs::write(rules.path(), rules_of_both(&world, &other)).unwrap();
     let all = rules.path().display().to_string();
-    world.cluster.must(&["apply", "-n", &world.namespace, "-f", &all]);
+    world.cluster.must(&["apply", "-f", &all]);
     let account = format!("system:serviceaccount:{}:cornjacket-controllers", world.namespace);
     world.cluster.write_kubeconfig("cleanup", &account, None);
     let launch = second.ruled_by(world.platform.controllers_of(&world.cluster.kubeconfig("cleanup"), ""), &world);
@@ -186,5 +193,5 @@ async fn a_watched_namespace_that_is_deleted_is_let_go_though_the_rights_in_it_w
     world.cluster.must(&["delete", "rolebinding", "-n", &other, "--all"]);
     world.cluster.must(&["delete", "namespace", &other, "--timeout=60s"]);
     assert!(world.cluster.get(&other, "topic", "rooms").is_none(), "{}", controllers.log());
-    world.cluster.must(&["delete", "--ignore-not-found", "-n", &world.namespace, "-f", &all]);
+    world.cluster.must(&["delete", "--ignore-not-found", "-f", &all]);
 }

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::authority::Authority;
-use super::{Server, free_port, reaper};
+use super::{Server, free_port, patient, reaper};
 
 const BOOT: Duration = Duration::from_mins(2);
 /// Longest wait for an answer of the API server.
@@ -159,7 +159,8 @@ impl Cluster {
     /// Runs kubectl as the administrator.
     pub fn kubectl(&self, arguments: &[&str]) -> Output {
         let mut kubectl = self.program("kubectl");
-        kubectl.arg("--kubeconfig").arg(self.kubeconfig("admin")).args(arguments).stdin(Stdio::null());
+        kubectl.arg("--kubeconfig").arg(self.kubeconfig("admin")).stdin(Stdio::null());
+        kubectl.args(arguments.iter().map(|argument| patiently(argument)));
         kubectl.env("HOME", &self.dir).output().expect("kubectl starts")
     }
 
@@ -215,6 +216,15 @@ impl Cluster {
         self.must(&["create", "namespace", &name]);
         name
     }
+}
+
+/// `--timeout=60s`, or a longer one (see [`patient`]).
+fn patiently(argument: &str) -> String {
+    let seconds = argument.strip_prefix("--timeout=").and_then(|rest| rest.strip_suffix('s')?.parse().ok());
+    seconds.map_or_else(
+        || argument.to_owned(),
+        |seconds| format!("--timeout={}s", patient(Duration::from_secs(seconds)).as_secs()),
+    )
 }
 
 fn said(output: &Output) -> String {
