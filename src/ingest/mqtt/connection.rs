@@ -1,6 +1,6 @@
 //! The connection to the broker: made again with backoff, subscribed to what is declared, handing messages on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,9 @@ const BACKOFF: Backoff = Backoff { base: Duration::from_millis(250), cap: Durati
 const REFUSED_AGAIN: Duration = Duration::from_mins(1);
 /// A connection that ends before is tried again ever more slowly: somebody else may have this client id.
 const LASTING: Duration = Duration::from_secs(10);
+/// Messages, and bytes of them, that may wait beside those handed on.
+const WAITING: usize = 100_000;
+const WAITING_BYTES: usize = 64 << 20;
 /// How long the last acknowledgements may take at the end.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -40,6 +43,10 @@ pub struct Connection {
     pub broker: Option<Broker>,
     /// When it was made.
     pub since: Instant,
+    /// What there was no room for on the other side. Brokers that heed the number that we take at a time send no more than
+    /// there is room for; for others the connection must go on, since acknowledgements make room.
+    pub waiting: VecDeque<Delivered>,
+    pub waiting_bytes: usize,
 }
 
 impl Connection {
@@ -53,6 +60,12 @@ impl Connection {
                 biased;
                 _ = &mut taken => break,
                 () = stop.cancelled(), if to.is_some() => to = None,
+                room = room(to.clone()), if to.is_some() && !self.waiting.is_empty() => {
+                    if let (Some(room), Some(first)) = (room, self.waiting.pop_front()) {
+                        self.waiting_bytes -= first.message.payload.len();
+                        room.send(first);
+                    }
+                }
                 changed = self.routes.changed(), if declares => {
                     declares = changed.is_ok();
                     self.route();
@@ -62,7 +75,7 @@ impl Connection {
                     self.subscribe();
                 }
                 heard = self.link.next() => match heard {
-                    Ok(heard) => self.hear(heard, to.as_ref()).await,
+                    Ok(heard) => self.hear(heard, to.as_ref()),
                     Err(error) => {
                         failures = if self.lasted() { 0 } else { failures };
                         self.lost(&error, failures);
@@ -83,10 +96,10 @@ impl Connection {
         self.goodbye().await;
     }
 
-    async fn hear(&mut self, heard: Heard, to: Option<&mpsc::Sender<Delivered>>) {
+    fn hear(&mut self, heard: Heard, to: Option<&mpsc::Sender<Delivered>>) {
         match heard {
             Heard::Connected(broker) => self.connected(broker),
-            Heard::Message(message) => self.hand_on(message, to).await,
+            Heard::Message(message) => self.hand_on(message, to),
             Heard::Subscribed(answer) => {
                 if let (Some(filter), Err(why)) = (self.subscriptions.answered(&answer), &answer) {
                     warn!(filter, why, "the broker refuses a subscription: asked again every minute");
@@ -97,17 +110,41 @@ impl Connection {
         }
     }
 
-    async fn hand_on(&mut self, message: Message, to: Option<&mpsc::Sender<Delivered>>) {
+    fn hand_on(&mut self, message: Message, to: Option<&mpsc::Sender<Delivered>>) {
         // What comes while stopping is not acknowledged, and so comes again.
         let Some(to) = to else { return };
         let acknowledged = message.acknowledged;
         let delivered = Delivered { message, connection: self.acks.connection(), at: Instant::now() };
+        let full = if self.waiting.is_empty() {
+            match to.try_send(delivered) {
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
+                Err(mpsc::error::TrySendError::Full(delivered)) => delivered,
+            }
+        } else {
+            delivered
+        };
         if acknowledged {
-            // The broker sends no more than there is room for; one that does has to wait. The other side ends only after us.
-            let _ = to.send(delivered).await;
-        } else if to.try_send(delivered).is_err() {
+            self.waiting_bytes += full.message.payload.len();
+            self.waiting.push_back(full);
+        } else {
             self.instruments.ended(Ended::Dropped, 1);
         }
+        if self.waiting_bytes > WAITING_BYTES || self.waiting.len() > WAITING {
+            warn!(
+                "more messages came than there is room for: the connection is given up, and the broker sends them again"
+            );
+            self.forget();
+        }
+    }
+
+    /// Gives up the connection, and what came by it and was not handed on.
+    fn forget(&mut self) {
+        self.broker = None;
+        self.instruments.connected.set(0.0);
+        self.acks.disconnected();
+        self.link.forget_requests();
+        self.waiting.clear();
+        self.waiting_bytes = 0;
     }
 
     fn connected(&mut self, broker: Broker) {
@@ -141,9 +178,7 @@ impl Connection {
             (None, _) if failures > 0 => {}
             _ => warn!(%error, host, port, "no connection to the MQTT broker: trying again"),
         }
-        self.instruments.connected.set(0.0);
-        self.acks.disconnected();
-        self.link.forget_requests();
+        self.forget();
     }
 
     /// Compares what is subscribed with what is declared.
@@ -195,4 +230,9 @@ impl Connection {
         let _ = timeout(GOODBYE, going).await;
         self.instruments.connected.set(0.0);
     }
+}
+
+/// Room for one message; `None` where the other side has gone.
+async fn room(to: Option<mpsc::Sender<Delivered>>) -> Option<mpsc::OwnedPermit<Delivered>> {
+    to?.reserve_owned().await.ok()
 }

@@ -27,6 +27,7 @@ mod store;
 mod subscriptions;
 mod window;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,6 +52,8 @@ use crate::lifecycle::{Lifecycle, Stage};
 
 pub use self::settings::{Settings, Version};
 
+/// Deliveries that are remembered: all packet ids, for brokers that send more at a time than they are asked to.
+const REMEMBERED: u16 = u16::MAX;
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(250), cap: Duration::from_secs(10) };
 
 /// Starts taking messages in. `pool` is of the database of the outbox.
@@ -133,6 +136,8 @@ async fn run(
         subscriptions,
         broker: None,
         since: Instant::now(),
+        waiting: VecDeque::new(),
+        waiting_bytes: 0,
     };
     let taking_in = tokio::spawn(async move {
         intake.run(messages).await;
@@ -146,9 +151,9 @@ async fn run(
 
 /// The deliveries that the broker may repeat.
 async fn known(pool: &PgPool, settings: &Settings) -> Window {
-    let mut window = Window::new(settings.in_flight);
+    let mut window = Window::new(REMEMBERED);
     for failures in 0.. {
-        match store::stored(pool, &settings.client_id, settings.in_flight).await {
+        match store::stored(pool, &settings.client_id, REMEMBERED).await {
             Ok(deliveries) => {
                 for delivery in deliveries {
                     window.note(delivery.packet, delivery.fingerprint);

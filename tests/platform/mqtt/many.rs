@@ -51,3 +51,19 @@ async fn two_with_one_client_id_say_so() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_more_than_is_taken_at_a_time_gets_through() {
+    let world = World::new("burst").await;
+    // This broker sends all that it has, however little is asked for.
+    let ingest = world.launch("").env("MQTT_IN_FLIGHT", "5").ready().await;
+    until_subscribed(&ingest, 1.0).await;
+    let mut device = world.device("d1");
+    for value in 1..=3_000 {
+        device.send("devices/1/reading", &format!("{{\"value\": {value}}}"), &[]).await;
+    }
+    device.until_taken().await;
+    world.until_stored("sensor.reading", 3_000).await;
+    let values: Vec<i64> = world.events("device-1").await.iter().map(|e| e.1["value"].as_i64().unwrap()).collect();
+    assert_eq!(values, (1..=3_000).collect::<Vec<_>>());
+}
