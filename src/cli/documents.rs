@@ -60,13 +60,14 @@ fn every_flag_command_and_variable_of_the_readme_exists() {
         "--replicas",
         "TEST_POSTGRES_BIN",
         "KAFKA_HOME",
+        "TEST_PATIENCE",
     ];
     for (file, text) in documents() {
         for flag in names(&text, "--", |c| c.is_ascii_lowercase() || c == '-') {
             let known = flag.trim_matches('-').is_empty() || flags.contains(flag) || others.contains(&flag);
             assert!(known, "{file}: {flag} is no flag");
         }
-        for prefix in ["CORNJACKET_", "KAFKA_", "INGESTION_", "EVENTHANDLER_", "QUERY_", "TEST_"] {
+        for prefix in ["CORNJACKET_", "KAFKA_", "MQTT_", "INGESTION_", "EVENTHANDLER_", "QUERY_", "TEST_"] {
             for variable in names(&text, prefix, |c| c.is_ascii_uppercase() || c == '_') {
                 assert!(
                     variables.contains(variable) || others.contains(&variable),
