@@ -23,11 +23,9 @@ pub fn install(format: LogFormat, filter: &str) {
         eprintln!("warning: the log filter '{filter}' cannot be read ({e}): logging at info");
         EnvFilter::new("info")
     });
-    // PostgreSQL's notices ("already exists, skipping") are no news to an operator.
-    let filter = match "sqlx::postgres::notice=warn".parse() {
-        Ok(directive) => filter.add_directive(directive),
-        Err(_) => filter,
-    };
+    // PostgreSQL's notices ("already exists, skipping"), and each connection to the broker of `up`, are no news.
+    let quiet = ["sqlx::postgres::notice=warn", "mqtt5=warn"];
+    let filter = quiet.iter().filter_map(|one| one.parse().ok()).fold(filter, EnvFilter::add_directive);
     let registry = tracing_subscriber::registry().with(filter);
     let json = match format {
         LogFormat::Json => true,

@@ -148,7 +148,7 @@ fn require_free_ports(args: &UpArgs) -> anyhow::Result<()> {
         match std::net::TcpListener::bind(address) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => anyhow::bail!(
                 "{flag} {port}: something listens on {address} already: stop it, or choose other ports; a second \
-                 `cornjacket up` needs --ingestion-port, --query-port, --actions-port and --data-dir of its own"
+                 `cornjacket up` needs --ingestion-port, --query-port, --actions-port, --mqtt-port and --data-dir of its own"
             ),
             bound => drop(bound.with_context(|| format!("{flag} {port}: cannot listen on {address}"))?),
         }
