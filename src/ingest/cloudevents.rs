@@ -11,7 +11,8 @@ use percent_encoding::percent_decode_str;
 
 use super::envelope::{Candidate, CloudIdentity, time};
 use super::json::{Object, required};
-use super::refusal::{FieldError, Reason, Refusal};
+use super::refusal::{FieldError, Refusal};
+use super::text::json;
 
 /// Payload of an event that has no data.
 const NO_DATA: &str = "{}";
@@ -88,11 +89,7 @@ pub fn binary<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>, body: &'a 
     }
     let body = body.trim();
     let data = if body.is_empty() { NO_DATA } else { body };
-    if let Err(e) = serde_json::from_str::<&serde_json::value::RawValue>(data) {
-        let error = FieldError::new("", "json", data, format!("must be JSON: {e}"));
-        return Err(Refusal::new(Reason::Malformed, error));
-    }
-    candidate(attributes, Cow::Borrowed(data), "ce-", errors)
+    candidate(attributes, Cow::Borrowed(json(data)?), "ce-", errors)
 }
 
 /// A header value: percent-encoded UTF-8, perhaps in quotes.

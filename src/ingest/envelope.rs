@@ -108,7 +108,8 @@ pub(super) fn time(pointer: &str, text: &str, errors: &mut Vec<FieldError>) -> O
     }
 }
 
-fn version(text: &str, errors: &mut Vec<FieldError>) -> Option<i32> {
+/// A positive integer.
+pub(super) fn version(text: &str, errors: &mut Vec<FieldError>) -> Option<i32> {
     let version = text.parse().ok().filter(|v| *v > 0);
     if version.is_none() {
         errors.push(FieldError::new("/schema_version", "type", text, "must be a positive integer"));

@@ -18,6 +18,7 @@ mod json;
 pub mod mqtt;
 mod pointer;
 pub mod refusal;
+mod text;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use super::bodies::{Bodies, Held};
 use crate::ingest::cloudevents::is_json;
 use crate::ingest::refusal::{FieldError, Reason, Refusal};
+use crate::ingest::text::{idempotency_key, utf8};
 use crate::ingest::{Ingest, Limits, is_traceparent};
 
 /// Of a body that is too large, this much more is read and dropped, so that its sender sees the answer.
@@ -39,12 +40,7 @@ pub struct Received {
 impl Received {
     /// The body as text.
     pub fn text(&self) -> Result<&str, Refusal> {
-        std::str::from_utf8(&self.body).map_err(|e| {
-            let shown =
-                String::from_utf8_lossy(&self.body[e.valid_up_to()..(e.valid_up_to() + 4).min(self.body.len())]);
-            let message = format!("must be UTF-8: byte {} is not", e.valid_up_to());
-            Refusal::new(Reason::Malformed, FieldError::new("", "utf-8", &shown, message))
-        })
+        utf8(&self.body)
     }
 
     /// The trace that the request belongs to.
@@ -55,13 +51,11 @@ impl Received {
     /// The header `Idempotency-Key`.
     pub fn idempotency_key(&self) -> Result<Option<&str>, Refusal> {
         let Some(value) = self.headers.get("idempotency-key") else { return Ok(None) };
-        let key = value.to_str().unwrap_or_default();
-        if (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()) {
-            return Ok(Some(key));
+        match value.to_str() {
+            Ok(key) => idempotency_key(key).map(Some),
+            // It is refused, and shown.
+            Err(_) => idempotency_key(&String::from_utf8_lossy(value.as_bytes())).map(|_| None),
         }
-        let shown = String::from_utf8_lossy(value.as_bytes());
-        let message = "must be 1 to 255 visible ASCII characters without spaces";
-        Err(Refusal::new(Reason::Invalid, FieldError::new("idempotency-key", "characters", &shown, message)))
     }
 }
 

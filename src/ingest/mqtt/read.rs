@@ -11,8 +11,9 @@ use super::message::Message;
 use super::routes::{Routes, Taken};
 use crate::ingest::accept::GivenKey;
 use crate::ingest::cloudevents::is_json;
-use crate::ingest::envelope::{self, Candidate, time};
+use crate::ingest::envelope::{self, Candidate, time, version};
 use crate::ingest::refusal::{FieldError, Reason, Refusal};
+use crate::ingest::text::{idempotency_key, json, utf8};
 use crate::ingest::{cloudevents, is_traceparent};
 
 /// Content type of an event in the form that `POST /api/v1/events` takes.
@@ -49,7 +50,7 @@ pub fn read<'m>(message: &'m Message, routes: &Routes, max_bytes: usize) -> Resu
         );
         return Err(Refusal::new(Reason::TooLarge, error));
     }
-    let text = text(message)?;
+    let text = utf8(&message.payload)?;
     let taken = taking(message, routes)?;
     let candidate = match form(message)? {
         Form::Payload => plain(message, text, &taken)?,
@@ -59,17 +60,6 @@ pub fn read<'m>(message: &'m Message, routes: &Routes, max_bytes: usize) -> Resu
     };
     let traceparent = message.property("traceparent").filter(|text| is_traceparent(text));
     Ok(Read { candidate, key: key(message)?, traceparent })
-}
-
-fn text(message: &Message) -> Result<&str, Refusal> {
-    std::str::from_utf8(&message.payload).map_err(|e| {
-        let at = e.valid_up_to();
-        let shown = String::from_utf8_lossy(&message.payload[at..(at + 4).min(message.payload.len())]);
-        Refusal::new(
-            Reason::Malformed,
-            FieldError::new("", "utf-8", &shown, format!("must be UTF-8: byte {at} is not")),
-        )
-    })
 }
 
 fn taking<'r>(message: &Message, routes: &'r Routes) -> Result<Vec<Taken<'r>>, Refusal> {
@@ -101,11 +91,7 @@ fn form(message: &Message) -> Result<Form, Refusal> {
 
 /// The payload of the event, and what the topic says of it.
 fn plain<'m>(message: &'m Message, text: &'m str, taken: &[Taken<'_>]) -> Result<Candidate<'m>, Refusal> {
-    let payload = text.trim();
-    if let Err(e) = serde_json::from_str::<&serde_json::value::RawValue>(payload) {
-        let error = FieldError::new("", "json", payload, format!("must be JSON: {e}"));
-        return Err(Refusal::new(Reason::Malformed, error));
-    }
+    let payload = json(text.trim())?;
     let taken = chosen(message, taken)?;
     let mut errors = Vec::new();
     let event_time = message.property("event-time").and_then(|text| time("/event_time", text, &mut errors));
@@ -177,20 +163,7 @@ fn binary<'m>(message: &'m Message, text: &'m str) -> Result<Candidate<'m>, Refu
 }
 
 fn key(message: &Message) -> Result<GivenKey<'_>, Refusal> {
-    let Some(key) = message.property("idempotency-key") else { return Ok(GivenKey::OfEvent) };
-    if (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()) {
-        return Ok(GivenKey::Header(key));
-    }
-    let why = "must be 1 to 255 visible ASCII characters without spaces";
-    Err(Refusal::invalid(vec![FieldError::new("idempotency-key", "characters", key, why)]))
-}
-
-fn version(text: &str, errors: &mut Vec<FieldError>) -> Option<i32> {
-    let version = text.parse().ok().filter(|v| *v > 0);
-    if version.is_none() {
-        errors.push(FieldError::new("/schema_version", "type", text, "must be a positive integer"));
-    }
-    version
+    message.property("idempotency-key").map_or(Ok(GivenKey::OfEvent), |key| idempotency_key(key).map(GivenKey::Header))
 }
 
 #[cfg(test)]
