@@ -2,8 +2,6 @@
 //!
 //! What rumqttc leaves to who uses it is done next door: backoff, subscribing again, acknowledging in order.
 
-use std::fmt;
-
 use rumqttc::v5::mqttbytes::v5 as five;
 use rumqttc::{TlsConfiguration, Transport, mqttbytes as three, v5};
 
@@ -122,9 +120,11 @@ impl Link {
 }
 
 fn words_five(error: &v5::ConnectionError) -> String {
-    let taken = |reason: &dyn fmt::Debug| format!("{reason:?}") == "SessionTakenOver";
     match error {
-        v5::ConnectionError::MqttState(v5::StateError::ServerDisconnect { reason_code, .. }) if taken(reason_code) => {
+        v5::ConnectionError::MqttState(v5::StateError::ServerDisconnect {
+            reason_code: five::DisconnectReasonCode::SessionTakenOver,
+            ..
+        }) => {
             "another client came with this client id: give each ingest an id of its own by --mqtt-client-id".to_owned()
         }
         v5::ConnectionError::MqttState(v5::StateError::ServerDisconnect { reason_code, reason_string }) => {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crds::backoff::Backoff;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -54,6 +54,8 @@ impl Connection {
     pub async fn run(mut self, to: mpsc::Sender<Delivered>, mut taken: oneshot::Receiver<()>, stop: CancellationToken) {
         let mut failures = 0;
         let (mut to, mut declares) = (Some(to), true);
+        let mut refused_again = interval(REFUSED_AGAIN);
+        refused_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.route();
         loop {
             tokio::select! {
@@ -70,7 +72,7 @@ impl Connection {
                     declares = changed.is_ok();
                     self.route();
                 }
-                () = sleep(REFUSED_AGAIN), if self.subscriptions.count().1 > 0 => {
+                _ = refused_again.tick() => {
                     self.subscriptions.try_refused_again();
                     self.subscribe();
                 }

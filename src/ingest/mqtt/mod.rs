@@ -52,8 +52,6 @@ use crate::lifecycle::{Lifecycle, Stage};
 
 pub use self::settings::{Settings, Version};
 
-/// Deliveries that are remembered: all packet ids, for brokers that send more at a time than they are asked to.
-const REMEMBERED: u16 = u16::MAX;
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(250), cap: Duration::from_secs(10) };
 
 /// Starts taking messages in. `pool` is of the database of the outbox.
@@ -151,9 +149,9 @@ async fn run(
 
 /// The deliveries that the broker may repeat.
 async fn known(pool: &PgPool, settings: &Settings) -> Window {
-    let mut window = Window::new(REMEMBERED);
+    let mut window = Window::default();
     for failures in 0.. {
-        match store::stored(pool, &settings.client_id, REMEMBERED).await {
+        match store::stored(pool, &settings.client_id).await {
             Ok(deliveries) => {
                 for delivery in deliveries {
                     window.note(delivery.packet, delivery.fingerprint);

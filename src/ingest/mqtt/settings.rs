@@ -75,7 +75,7 @@ impl Settings {
     }
 
     /// A filter as it is subscribed to.
-    pub fn subscription(&self, filter: &dyn fmt::Display, broker_shares: bool) -> String {
+    pub fn subscription(&self, filter: &impl fmt::Display, broker_shares: bool) -> String {
         match &self.share {
             Some(group) if broker_shares => format!("$share/{group}/{filter}"),
             _ => filter.to_string(),

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::message::Message;
-use super::window::Delivery;
+use super::window::{Delivery, NEWEST};
 
 /// Who writes these letters.
 pub const CONSUMER: &str = "mqtt-ingress";
@@ -65,7 +65,7 @@ pub async fn keep(pool: &PgPool, letters: &[Letter]) -> Result<(), sqlx::Error> 
 }
 
 /// The newest deliveries of a client that are stored, the oldest first.
-pub async fn stored(pool: &PgPool, client: &str, most: u16) -> Result<Vec<Delivery>, sqlx::Error> {
+pub async fn stored(pool: &PgPool, client: &str) -> Result<Vec<Delivery>, sqlx::Error> {
     let reading = sqlx::query_scalar(
         "SELECT delivery FROM (
              SELECT event_id, metadata->'mqtt'->>'delivery' AS delivery FROM
@@ -77,7 +77,7 @@ pub async fn stored(pool: &PgPool, client: &str, most: u16) -> Result<Vec<Delive
          WHERE starts_with(delivery, $1 || '/') ORDER BY event_id DESC LIMIT $2",
     )
     .bind(client)
-    .bind(i64::from(most))
+    .bind(i64::try_from(NEWEST).unwrap_or(i64::MAX))
     .bind(LOOKED_THROUGH)
     .fetch_all(pool);
     let newest_first: Vec<String> = timeout(ANSWER, reading).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;

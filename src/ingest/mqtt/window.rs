@@ -3,7 +3,7 @@
 //! A broker that got no acknowledgement sends a packet again, marked as a duplicate, under the same packet id. It does so
 //! only with packets that were under way when the connection broke, so it is enough to know the newest ones.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -36,36 +36,29 @@ impl FromStr for Delivery {
     }
 }
 
+/// Deliveries that are remembered. A packet id comes again after 65 535 messages at the earliest, and is then another
+/// message; no broker has as many under way.
+pub const NEWEST: u64 = 32_768;
+
 /// The newest deliveries that were stored.
+#[derive(Default)]
 pub struct Window {
-    /// The newest last.
-    order: VecDeque<u16>,
-    stored: HashMap<u16, u64>,
-    most: usize,
+    /// By packet id: what it was, and the how manieth.
+    stored: HashMap<u16, (u64, u64)>,
+    count: u64,
 }
 
 impl Window {
-    /// Knows the newest `most` deliveries: as many as may be under way.
-    pub fn new(most: u16) -> Self {
-        Self { order: VecDeque::new(), stored: HashMap::new(), most: usize::from(most).max(1) }
-    }
-
     /// A delivery is stored.
     pub fn note(&mut self, packet: u16, fingerprint: u64) {
-        if self.stored.insert(packet, fingerprint).is_some() {
-            self.order.retain(|other| *other != packet);
-        }
-        self.order.push_back(packet);
-        if self.order.len() > self.most
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.stored.remove(&oldest);
-        }
+        self.stored.insert(packet, (fingerprint, self.count));
+        self.count += 1;
     }
 
-    /// Whether this very delivery is stored.
+    /// Whether this very delivery is stored, and among the newest.
     pub fn holds(&self, packet: u16, fingerprint: u64) -> bool {
-        self.stored.get(&packet) == Some(&fingerprint)
+        let is_it = |(known, at): &(u64, u64)| *known == fingerprint && self.count - at <= NEWEST;
+        self.stored.get(&packet).is_some_and(is_it)
     }
 }
 
@@ -75,15 +68,17 @@ mod tests {
 
     #[test]
     fn a_delivery_is_known_while_it_is_among_the_newest() {
-        let mut window = Window::new(2);
+        let mut window = Window::default();
         window.note(1, 10);
         window.note(2, 20);
         assert!(window.holds(1, 10) && window.holds(2, 20));
         assert!(!window.holds(1, 11), "another message under the same id");
         window.note(1, 11);
-        window.note(3, 30);
-        assert!(!window.holds(2, 20), "too old");
-        assert!(window.holds(1, 11) && window.holds(3, 30));
+        assert!(window.holds(1, 11) && !window.holds(1, 10));
+        for _ in 1..NEWEST {
+            window.note(3, 30);
+        }
+        assert!(window.holds(1, 11) && !window.holds(2, 20), "too old");
     }
 
     #[test]
