@@ -8,7 +8,7 @@ use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use sqlx::PgPool;
 
-use crate::harness::{Bus, Mosquitto, Platform, Process, eventually, fresh_database};
+use crate::harness::{Bus, Mosquitto, Platform, Process, by_mqtt, eventually, fresh_database};
 use crate::report::{Report, percentile};
 use crate::scene::PATIENCE;
 use crate::sections::{rate, until_shown};
@@ -101,10 +101,7 @@ struct Scene {
 impl Scene {
     async fn start(broker: Mosquitto) -> Self {
         let platform = Platform::new("bench-mqtt", fresh_database().await, Bus::Embedded);
-        let file = platform.resources().join("sensors.yaml");
-        let taken = "spec:\n  mqtt: [{topicFilter: devices/+/reading, aggregateId: '{1}'}]\n  versions:";
-        let text = std::fs::read_to_string(&file).expect("our own directory");
-        std::fs::write(&file, text.replace("spec:\n  versions:", taken)).expect("our own directory");
+        by_mqtt(platform.resources());
         let controllers = platform.controllers().ready().await;
         let ingest = platform.ingest().env("MQTT_URL", broker.url()).ready().await;
         eventually(PATIENCE, || async {
@@ -150,7 +147,7 @@ impl Scene {
             let begun = Instant::now();
             let payload = format!("{{\"value\":{number}}}");
             client.publish("devices/probe/reading", QoS::AtLeastOnce, false, payload).await.expect("a request");
-            until_shown(&self.pool, number, begun, Duration::from_micros(500)).await;
+            until_shown(&self.pool, "device-probe", number, begun, Duration::from_micros(500)).await;
             times.push(begun.elapsed().as_secs_f64());
         }
         polling.abort();

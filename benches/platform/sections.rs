@@ -194,18 +194,19 @@ async fn probe(port: u16, pool: &PgPool, count: usize, look: Duration) -> Vec<f6
             format!(r#"{{"event_type":"sensor.reading","aggregate_id":"probe","payload":{{"value":{number}}}}}"#);
         let status = connection.post("/api/v1/events", "application/json", body.as_bytes()).await.expect("an answer");
         assert_eq!(status, 202);
-        until_shown(pool, number, begun, look).await;
+        until_shown(pool, "probe", number, begun, look).await;
         times.push(begun.elapsed().as_secs_f64());
     }
     times
 }
 
-pub async fn until_shown(pool: &PgPool, number: usize, begun: Instant, look: Duration) {
+pub async fn until_shown(pool: &PgPool, aggregate: &str, number: usize, begun: Instant, look: Duration) {
     let wanted = i64::try_from(number).expect("a count");
     loop {
         let shown: Option<i64> = sqlx::query_scalar(
-            "SELECT (state->>'value')::bigint FROM projections WHERE projection_type = 'sensor_state' AND aggregate_id = 'probe'",
+            "SELECT (state->>'value')::bigint FROM projections WHERE projection_type = 'sensor_state' AND aggregate_id = $1",
         )
+        .bind(aggregate)
         .fetch_optional(pool)
         .await
         .expect("an answer");

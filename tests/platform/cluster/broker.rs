@@ -1,13 +1,11 @@
 //! A broker that goes away and comes back: meanwhile it is said so, and afterwards the same process rules it again.
 
-use std::collections::BTreeMap;
-
 use controllers::effects::kafka::Kafka;
 use controllers::topic::plan::Alteration;
 use serde_json::Value;
 
 use super::{SOON, TOPIC, World, event_type};
-use crate::harness::{Bus, OwnKafka, eventually};
+use crate::harness::{Bus, OwnKafka, administered, eventually};
 
 const NAME: &str = "broker-away-rooms";
 
@@ -59,7 +57,7 @@ async fn a_broker_that_was_away_is_ruled_again_by_the_same_process() {
     world.until_ready_is("topic", "rooms", "True", "Available").await;
     let reachable = world.condition("topic", "rooms", "BrokerReachable").unwrap();
     assert_eq!((reachable.0.as_str(), reachable.1.as_str()), ("True", "BrokerReachable"));
-    let kafka = Kafka::new(&BTreeMap::from([("bootstrap.servers".to_owned(), broker.brokers())])).unwrap();
+    let kafka = administered(&broker.brokers());
     until_retention_is(&kafka, "7200000").await;
     let put_back = "cornjacket_controllers_drift_corrected_total";
     assert!(controllers.metric(put_back).await.unwrap_or_default() < 1.0, "an edit is no drift");

@@ -1,6 +1,6 @@
 //! The controllers are killed between any two effects: what the next process makes of it is what an undisturbed run makes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use super::{SOON, World, event_type};
-use crate::harness::{Bus, eventually, fresh_database, shared_kafka};
+use crate::harness::{Bus, administered, eventually, fresh_database, shared_kafka};
 
 /// What happens to the resources, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Run {
         world.platform = world.platform.with_handler_database(home);
         assert!(world.platform.migrate().status().unwrap().success());
         let prefix = format!("crash-{number}");
-        let kafka = Kafka::new(&BTreeMap::from([("bootstrap.servers".to_owned(), brokers)])).unwrap();
+        let kafka = administered(&brokers);
         Self { world, elsewhere, prefix, kafka }
     }
 

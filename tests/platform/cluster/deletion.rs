@@ -7,7 +7,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 
 use super::{PROJECTION, SOON, TOPIC, World, event_type};
-use crate::harness::{Bus, OwnKafka, OwnPostgres, Process, eventually, http, shared_kafka};
+use crate::harness::{Bus, OwnKafka, OwnPostgres, Process, administered, eventually, http, shared_kafka};
 
 /// A namespace is gone this long after it was deleted.
 const GONE: Duration = Duration::from_mins(1);
@@ -63,8 +63,7 @@ async fn a_namespace_with_everything_in_it_is_deleted_with_what_it_described() {
     assert_eq!(world.count(ROWS).await, 0, "the projection's rows went with it");
     let registered = "SELECT count(*) FROM registration WHERE state = 'active'";
     assert_eq!(world.count(registered).await, 0);
-    let settings = std::collections::BTreeMap::from([("bootstrap.servers".to_owned(), kafka.brokers())]);
-    let broker = controllers::effects::kafka::Kafka::new(&settings).unwrap();
+    let broker = administered(&kafka.brokers());
     assert!(!broker.topics().await.unwrap().contains_key("deleted-rooms"));
     assert_eq!(world.count("SELECT count(*) FROM event_store").await, 1, "events are nobody's but the platform's");
 }
@@ -127,8 +126,7 @@ async fn controllers_that_go_with_their_namespace_delete_what_is_in_it_and_let_i
     assert!(handler.terminate().success());
     assert!(process.terminate().success());
     assert_eq!(world.get("topic", "rooms").unwrap()["metadata"]["finalizers"], serde_json::Value::Null);
-    let settings = std::collections::BTreeMap::from([("bootstrap.servers".to_owned(), brokers)]);
-    let broker = controllers::effects::kafka::Kafka::new(&settings).unwrap();
+    let broker = administered(&brokers);
     assert!(!broker.topics().await.unwrap().contains_key("farewell-rooms"));
     assert_eq!(world.count("SELECT count(*) FROM registration WHERE kind = 'Topic' AND state = 'active'").await, 0);
     let let_go = serde_json::json!({"metadata": {"finalizers": null}}).to_string();
@@ -140,10 +138,9 @@ async fn controllers_that_go_with_their_namespace_delete_what_is_in_it_and_let_i
 async fn a_topic_that_was_there_before_and_was_never_taken_over_is_not_deleted() {
     let brokers = shared_kafka().await;
     let world = World::new("not-ours", Bus::Kafka(brokers.clone())).await;
-    let settings = std::collections::BTreeMap::from([("bootstrap.servers".to_owned(), brokers)]);
-    let broker = controllers::effects::kafka::Kafka::new(&settings).unwrap();
+    let broker = administered(&brokers);
     let admin: AdminClient<DefaultClientContext> =
-        settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<ClientConfig>().create().unwrap();
+        ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
     let theirs = NewTopic::new("not-ours-rooms", 2, TopicReplication::Fixed(1));
     admin.create_topics(&[theirs], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
     let _controllers = world.controllers("").await;
@@ -189,8 +186,7 @@ async fn who_lost_a_conflict_takes_nothing_of_the_winner_along() {
     world.kubectl(&["delete", "topic/second", "projection/second", "--timeout=60s"]);
     assert_eq!(world.count(ROWS).await, 1);
     assert_eq!(world.count("SELECT count(*) FROM projection_progress WHERE projection_type = 'room_state'").await, 1);
-    let settings = std::collections::BTreeMap::from([("bootstrap.servers".to_owned(), brokers)]);
-    let broker = controllers::effects::kafka::Kafka::new(&settings).unwrap();
+    let broker = administered(&brokers);
     assert!(broker.topics().await.unwrap().contains_key("conflict-rooms"));
 }
 

@@ -1,12 +1,9 @@
 //! Several controllers: one is active, and another takes over when it ends, dies or freezes.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use controllers::effects::kafka::Kafka;
-
 use super::{SOON, TOPIC, World, event_type};
-use crate::harness::{Bus, Process, eventually, shared_kafka};
+use crate::harness::{Bus, Process, administered, eventually, promised, shared_kafka};
 
 /// Another process is active this long after the first was killed, or froze.
 const TAKE_OVER: Duration = Duration::from_secs(15);
@@ -18,7 +15,7 @@ async fn is_active(process: &Process) -> bool {
 }
 
 async fn until_active(process: &Process, deadline: Duration) {
-    eventually(deadline, || is_active(process)).await;
+    promised(deadline, || is_active(process)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,7 +23,7 @@ async fn another_takes_over_when_the_active_one_is_killed_and_at_once_when_it_en
     let world = World::new("killed", Bus::Embedded).await;
     let (_registry, _lifecycle) = world.data_plane();
     let mut first = world.controllers("-1").await;
-    until_active(&first, SOON).await;
+    eventually(SOON, || is_active(&first)).await;
     let mut second = world.controllers("-2").await;
     world.apply(TOPIC);
     world.until_ready_is("topic", "rooms", "True", "Available").await;
@@ -55,7 +52,7 @@ async fn a_frozen_one_that_wakes_up_changes_nothing() {
     let world = World::new("frozen", Bus::Embedded).await;
     let (_registry, _lifecycle) = world.data_plane();
     let mut first = world.controllers("-1").await;
-    until_active(&first, SOON).await;
+    eventually(SOON, || is_active(&first)).await;
     let second = world.controllers("-2").await;
     world.apply(&format!("{TOPIC}{}", event_type("room.left", "{description: one}")));
     world.until_ready_is("eventtype", "room.left", "True", "Available").await;
@@ -85,7 +82,7 @@ async fn a_frozen_one_that_wakes_up_changes_no_topic_back() {
     // It looks at the broker the moment it wakes up.
     let launch = world.platform.controllers_of(&world.kubeconfig(), "-1").env("CORNJACKET_DRIFT_SECONDS", "1");
     let mut first = launch.ready().await;
-    until_active(&first, SOON).await;
+    eventually(SOON, || is_active(&first)).await;
     let second = world.controllers("-2").await;
     let described = |hours: u8| {
         let spec = format!("{{topicName: {}-frozen, retention: {hours}h, prefixes", world.namespace);
@@ -103,7 +100,7 @@ async fn a_frozen_one_that_wakes_up_changes_no_topic_back() {
         let corrected = process.metric("cornjacket_controllers_drift_corrected_total").await;
         assert!(corrected.is_none_or(|count| count < 1.0), "one put back what another had changed: {}", process.log());
     }
-    let broker = Kafka::new(&BTreeMap::from([("bootstrap.servers".to_owned(), kafka)])).unwrap();
+    let broker = administered(&kafka);
     let topic = format!("{}-frozen", world.namespace);
     let config = broker.describe([topic.as_str()].into_iter()).await.unwrap()[&topic].config.clone().unwrap();
     assert_eq!(config["retention.ms"].value.as_deref(), Some("7200000"));

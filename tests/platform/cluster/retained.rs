@@ -1,9 +1,7 @@
 //! What is retained outlives its objects and their namespace, under controllers that rule them.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use controllers::effects::kafka::Kafka;
 use crds::{EventType, Projection, Topic, WebhookAction};
 use futures::{StreamExt as _, TryStreamExt as _};
 use kube::api::{ApiResource, DynamicObject, ListParams, WatchEvent, WatchParams};
@@ -11,7 +9,7 @@ use kube::{Api, ResourceExt as _};
 
 use super::deletion::{ROWS, all_four_kinds};
 use super::{SOON, World};
-use crate::harness::{Bus, eventually, shared_kafka};
+use crate::harness::{Bus, administered, eventually, shared_kafka};
 
 /// What became of objects, in the order in which it did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +61,7 @@ async fn what_is_retained_outlives_its_objects_and_their_namespace() {
     world.wait_for_all();
     world.one_row(&ingest).await;
 
-    let broker = Kafka::new(&BTreeMap::from([("bootstrap.servers".to_owned(), brokers)])).unwrap();
+    let broker = administered(&brokers);
     let is_there = async || broker.topics().await.unwrap().contains_key("outlives-rooms");
     assert!(is_there().await);
     world.kubectl(&["delete", "topic,eventtype,projection,webhookaction", "--all", "--timeout=60s"]);

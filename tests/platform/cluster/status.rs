@@ -1,14 +1,12 @@
 //! Statuses: written when something changed and never otherwise, by nobody else, and told once.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use controllers::effects::kafka::Kafka;
 use controllers::topic::plan::Alteration;
 use serde_json::{Value, json};
 
 use super::{PROJECTION, SOON, TOPIC, World, event_type, looks, until_looked};
-use crate::harness::{Bus, Process, eventually, shared_kafka};
+use crate::harness::{Bus, Process, administered, eventually, shared_kafka};
 
 /// The controllers look at everything every 3 s: so many looks are ten minutes of them.
 const LOOKS: f64 = 200.0;
@@ -123,7 +121,7 @@ async fn an_annotation_asks_for_a_look_now_and_is_answered() {
     let (_registry, _lifecycle) = world.data_plane();
     world.apply(&TOPIC.replace("{prefixes", "{topicName: asked-rooms, retention: 1h, prefixes"));
     world.until_ready_is("topic", "rooms", "True", "Available").await;
-    let kafka = Kafka::new(&BTreeMap::from([("bootstrap.servers".to_owned(), brokers)])).unwrap();
+    let kafka = administered(&brokers);
     let retention = async || {
         let topics = kafka.describe(["asked-rooms"].into_iter()).await.map_err(|error| error.to_string())?;
         let config = topics["asked-rooms"].config.as_ref().map_err(Clone::clone)?;

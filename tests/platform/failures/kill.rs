@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::verify::are_folded;
 use super::{Kind, Running, turn};
-use crate::harness::{Process, eventually, fresh_database};
+use crate::harness::{Process, eventually, fresh_database, promised};
 
 async fn relay_and_handler_are_killed_ten_times(kind: Kind) {
     let mut turn = turn(kind).await;
@@ -51,7 +51,7 @@ async fn the_only_handler_is_killed(kind: Kind) {
     let accepted = running.load.counts();
     running.handle.start_again();
     let left = Duration::from_secs(10).saturating_sub(killed.elapsed());
-    eventually(left, || are_folded(&pool, &accepted)).await;
+    promised(left, || are_folded(&pool, &accepted)).await;
     eprintln!("{kind:?}: projections moved {:?} after the kill", killed.elapsed());
     running.settle().await;
 }

@@ -13,9 +13,6 @@ pub async fn counter(process: &Process, name: &str) -> f64 {
     process.metric(name).await.unwrap_or(0.0)
 }
 
-/// Of the throughput before a disturbance.
-const GOOD_PART: f64 = 0.2;
-
 /// Events a second.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
@@ -34,21 +31,20 @@ impl Rates {
         Self { accepted: per_second(accepted), folded: per_second(folded) }
     }
 
-    /// Demands a good part of the throughput before, in one of some measurements. It is a small part, since others share the
-    /// machine, and tells what has nearly stopped from what goes on; the benchmark says how quickly. What was folded before
+    /// Demands a part of the throughput before, in one of some measurements: others share the machine. What was folded then
     /// beyond what was accepted was a backlog.
-    pub async fn reach(load: &Load, pool: &PgPool, before: Self) {
+    pub async fn reach(load: &Load, pool: &PgPool, part: f64, before: Self) {
         let mut tries = Vec::new();
         for _ in 0..10 {
             let now = Self::now(load, pool).await;
-            let folded = now.folded >= GOOD_PART * before.folded.min(before.accepted);
-            if now.accepted >= GOOD_PART * before.accepted && folded {
+            let folded = now.folded >= part * before.folded.min(before.accepted);
+            if now.accepted >= part * before.accepted && folded {
                 eprintln!("before {before:?}, now {now:?} after {} more", tries.len());
                 return;
             }
             tries.push(now);
         }
-        panic!("not {GOOD_PART} of {before:?}: {tries:?}");
+        panic!("not {part} of {before:?}: {tries:?}");
     }
 }
 

@@ -30,6 +30,18 @@ async fn routed_to(pool: &PgPool, topic: &str) {
     .await;
 }
 
+/// Waits until both projections are fed from the bus.
+async fn until_on_the_bus(pool: &PgPool) {
+    eventually(Duration::from_mins(1), || async {
+        let live: i64 = sqlx::query_scalar("SELECT count(*) FROM projection_progress WHERE status = 'live'")
+            .fetch_one(pool)
+            .await
+            .map_err(|e| e.to_string())?;
+        (live == 2).then_some(()).ok_or_else(|| "not back on the bus".to_owned())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_type_moves_to_another_topic_and_back_with_events_waiting_in_both() {
     let mut turn = turn(Kind::Kafka).await;
@@ -38,6 +50,8 @@ async fn an_event_type_moves_to_another_topic_and_back_with_events_waiting_in_bo
     let (pool, old) = (running.platform.database().pool().await, running.platform.topic());
     let (file, new) = (running.platform.resources().join("other.yaml"), format!("{old}-other"));
     for _ in 0..2 {
+        // Else there would be nothing to take off it.
+        until_on_the_bus(&pool).await;
         running.handle.kill9();
         running.load.more(200).await;
         std::fs::write(&file, OTHER.replace("NAME", &new)).unwrap();
@@ -57,14 +71,7 @@ async fn an_event_type_moves_to_another_topic_and_back_with_events_waiting_in_bo
             .ok_or_else(|| running.handle.log())
     })
     .await;
-    eventually(Duration::from_mins(1), || async {
-        let live: i64 = sqlx::query_scalar("SELECT count(*) FROM projection_progress WHERE status = 'live'")
-            .fetch_one(&pool)
-            .await
-            .map_err(|e| e.to_string())?;
-        (live == 2).then_some(()).ok_or_else(|| "not back on the bus".to_owned())
-    })
-    .await;
+    until_on_the_bus(&pool).await;
     running.load.more(200).await;
     running.settle().await;
 }

@@ -8,7 +8,7 @@ use sqlx::PgPool;
 
 use super::{Kind, Running, turn, verify};
 use crate::harness::http::{self, Answer};
-use crate::harness::{Launch, Process, eventually, fresh_database};
+use crate::harness::{Launch, Process, eventually, fresh_database, promised};
 
 /// A change of a manifest is served this long after it was written.
 const SERVED: Duration = Duration::from_secs(10);
@@ -88,7 +88,7 @@ fn manifest(kind: &str, name: &str, spec: &str) -> String {
 
 /// Waits for what must hold soon after a manifest was written.
 async fn served<F: Future<Output = Result<(), String>>>(what: &str, written: Instant, holds: impl FnMut() -> F) {
-    eventually(SERVED.saturating_sub(written.elapsed()), holds).await;
+    promised(SERVED.saturating_sub(written.elapsed()), holds).await;
     eprintln!("{what} after {:?}", written.elapsed());
 }
 

@@ -23,13 +23,14 @@ async fn a_transaction_is_open_all_the_time(kind: Kind) {
     let mut open = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
     let xmin = held_xmin(&mut open).await;
     running.load.more(EVENTS).await;
-    Rates::reach(&running.load, &pool, before).await;
+    Rates::reach(&running.load, &pool, 0.5, before).await;
     let accepted = running.load.counts();
     eventually(Duration::from_secs(30), || are_folded(&pool, &accepted)).await;
     assert!(dead_rows_stay(&pool).await, "nothing could be cleaned up");
     assert_eq!(held_xmin(&mut open).await, xmin, "it was held all the time");
     open.rollback().await.unwrap();
-    Rates::reach(&running.load, &pool, before).await;
+    // Full again, as far as noisy machines show it.
+    Rates::reach(&running.load, &pool, 0.6, before).await;
     running.settle().await;
 }
 

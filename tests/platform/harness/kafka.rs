@@ -1,6 +1,7 @@
 //! A real Kafka broker: one for all tests, with topic names of each test's own; and brokers of one's own for tests that
 //! stop it. Apache Kafka in KRaft mode, one node.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -158,6 +159,12 @@ pub async fn shared_kafka() -> String {
 /// Its listener that asks for [`SASL_USER`] and [`SASL_PASSWORD`].
 pub async fn shared_kafka_with_sasl() -> String {
     format!("127.0.0.1:{}", shared().await.sasl_port)
+}
+
+/// A broker as the controllers see it.
+pub fn administered(brokers: &str) -> controllers::effects::kafka::Kafka {
+    let settings = BTreeMap::from([("bootstrap.servers".to_owned(), brokers.to_owned())]);
+    controllers::effects::kafka::Kafka::new(&settings).expect("settings that the client knows")
 }
 
 /// A word that no other test has, to begin topic names with.

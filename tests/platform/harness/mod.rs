@@ -24,13 +24,13 @@ mod wait;
 
 pub use authority::Authority;
 pub use cluster::{Cluster, shared_cluster};
-pub use kafka::{OwnKafka, SASL_PASSWORD, SASL_USER, shared_kafka, shared_kafka_with_sasl, topic_prefix};
+pub use kafka::{OwnKafka, SASL_PASSWORD, SASL_USER, administered, shared_kafka, shared_kafka_with_sasl, topic_prefix};
 pub use line::in_front_of;
 pub use mosquitto::Mosquitto;
-pub use platform::{Bus, Platform, sensor_resources};
+pub use platform::{Bus, Platform, by_mqtt, sensor_resources};
 pub use ports::free_port;
 pub use postgres::{Database, OwnPostgres, fresh_database};
 pub use process::{Launch, Process};
 pub use reaper::stop_at_end;
 pub use server::Server;
-pub use wait::{eventually, patient};
+pub use wait::{eventually, patient, promised};

@@ -84,6 +84,14 @@ pub fn sensor_resources(prefix: &str) -> TempDir {
     resources
 }
 
+/// Has the sensor resources of a directory take `devices/+/reading` as readings of the aggregate `device-+`.
+pub fn by_mqtt(resources: &Path) {
+    let file = resources.join("sensors.yaml");
+    let text = std::fs::read_to_string(&file).expect("our own directory");
+    let taken = "spec:\n  mqtt: [{topicFilter: devices/+/reading, aggregateId: 'device-{1}'}]\n  versions:";
+    std::fs::write(&file, text.replace("spec:\n  versions:", taken)).expect("our own directory");
+}
+
 impl Platform {
     /// With the sensor resources.
     pub fn new(name: &str, database: Database, bus: Bus) -> Self {

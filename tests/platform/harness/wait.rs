@@ -47,13 +47,27 @@ pub fn patient(deadline: Duration) -> Duration {
 /// # Panics
 /// It did not hold within `deadline`, or a longer one (see [`patient`]); names the caller's line and the last answer.
 #[track_caller]
-pub fn eventually<V, F, Fut>(deadline: Duration, mut condition: F) -> impl Future<Output = V::Value>
+pub fn eventually<V, F, Fut>(deadline: Duration, condition: F) -> impl Future<Output = V::Value>
 where
     V: Verdict,
     F: FnMut() -> Fut,
     Fut: Future<Output = V>,
 {
-    let (caller, deadline) = (Location::caller(), patient(deadline));
+    promised(patient(deadline), condition)
+}
+
+/// The same where the deadline is what the platform promises: no patience makes it longer.
+///
+/// # Panics
+/// It did not hold within `deadline`; names the caller's line and the last answer.
+#[track_caller]
+pub fn promised<V, F, Fut>(deadline: Duration, mut condition: F) -> impl Future<Output = V::Value>
+where
+    V: Verdict,
+    F: FnMut() -> Fut,
+    Fut: Future<Output = V>,
+{
+    let caller = Location::caller();
     async move {
         let start = Instant::now();
         let mut pause = Duration::from_millis(20);

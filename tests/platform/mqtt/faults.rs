@@ -6,7 +6,7 @@ use sqlx::PgPool;
 
 use super::device::Device;
 use super::{World, until_subscribed};
-use crate::harness::{Bus, Mosquitto, OwnPostgres, Platform, eventually};
+use crate::harness::{Bus, Mosquitto, OwnPostgres, Platform, eventually, http};
 
 const DEVICES: usize = 6;
 const CAUGHT_UP: Duration = Duration::from_mins(1);
@@ -93,6 +93,10 @@ async fn the_broker_is_restarted_mid_stream_and_nothing_is_lost() {
     for restarts in 1..=3 {
         fleet.rounds(20).await;
         world.broker.stop();
+        let connected = || ingest.metric("cornjacket_mqtt_connected");
+        eventually(CAUGHT_UP, || async { connected().await == Some(0.0) }).await;
+        let ready = http::get(&http::client(), &ingest.url("/readyz")).await.unwrap();
+        assert_eq!(ready.status, 200, "HTTP needs no broker");
         world.broker.start();
         fleet.rounds(5).await;
         let connects = || ingest.metric("cornjacket_mqtt_connects_total");

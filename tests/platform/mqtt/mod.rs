@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sqlx::PgPool;
 
-use crate::harness::{Bus, Launch, Mosquitto, Platform, Process, eventually, fresh_database};
+use crate::harness::{Bus, Launch, Mosquitto, Platform, Process, by_mqtt, eventually, fresh_database};
 use device::Device;
 
 pub const SOON: Duration = Duration::from_secs(30);
@@ -26,8 +26,6 @@ pub struct World {
     _relay: Process,
 }
 
-const TAKEN: &str = "spec:\n  mqtt:\n    - {topicFilter: devices/+/reading, aggregateId: 'device-{1}'}\n  versions:";
-
 impl World {
     pub async fn new(name: &str) -> Self {
         Self::at(name, Mosquitto::start_new(name)).await
@@ -39,9 +37,7 @@ impl World {
     }
 
     pub async fn on(platform: Platform, broker: Mosquitto) -> Self {
-        let file = platform.resources().join("sensors.yaml");
-        let text = std::fs::read_to_string(&file).unwrap();
-        std::fs::write(&file, text.replace("spec:\n  versions:", TAKEN)).unwrap();
+        by_mqtt(platform.resources());
         let controllers = platform.controllers().ready().await;
         let relay = platform.relay("").ready().await;
         let pool = platform.database().pool().await;

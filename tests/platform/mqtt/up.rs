@@ -4,14 +4,12 @@ use serde_json::json;
 
 use super::SOON;
 use super::device::Device;
-use crate::harness::{Launch, eventually, free_port, http, sensor_resources};
+use crate::harness::{Launch, by_mqtt, eventually, free_port, http, sensor_resources};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_publishes_to_the_broker_of_up_and_its_state_is_served_also_after_a_restart() {
     let resources = sensor_resources("mqtt-up");
-    let file = resources.path().join("sensors.yaml");
-    let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, text.replace("spec:\n  versions:", super::TAKEN)).unwrap();
+    by_mqtt(resources.path());
     let data = tempfile::tempdir().unwrap();
     let [ingest, query, actions, mqtt] = [free_port(), free_port(), free_port(), free_port()];
     let (data, resources) = (data.path().display().to_string(), resources.path().display().to_string());
