@@ -25,7 +25,7 @@ use crate::status::{self, DataPlane, Facts};
 use crate::topic::status::{Bus, is_claimable};
 use crate::topic::wanted::{Rules, Wanted};
 use crate::webhook_action::secrets::Secrets;
-use crate::webhook_action::vault;
+use crate::webhook_action::vault::{self, Change};
 
 /// The databases that a look writes to, and what it asks of the broker.
 pub struct Look {
@@ -136,15 +136,15 @@ impl Look {
         for seat in &mut self.others {
             let theirs = seat.registered().await?;
             let steps = plan::plan(resolutions, &theirs);
-            seat.apply(&steps, &[], &[]).await?;
+            let changes = vaulted(seat, &steps, &theirs, secrets).await?;
+            seat.apply(&steps, &changes, &[]).await?;
             if steps.iter().any(Step::is_change) {
                 crash::point("registered elsewhere");
             }
         }
         let steps = plan::plan(resolutions, &registered);
         // The home comes last: what it says is registered, is registered everywhere.
-        let stored = self.home.stored_secrets().await?;
-        let changes = vault::plan(&steps, &registered, &stored, &self.namespace, secrets, rand::random);
+        let changes = vaulted(&mut self.home, &steps, &registered, secrets).await?;
         self.home.apply(&steps, &changes, &projections.approved).await?;
         if steps.iter().any(Step::is_change) {
             crash::point("registered");
@@ -231,6 +231,20 @@ impl Look {
         }
         Ok(data_plane)
     }
+}
+
+/// What is to change about the sealed values that a database holds.
+async fn vaulted(
+    seat: &mut Seat,
+    steps: &[Step],
+    registered: &Registrations,
+    secrets: &Secrets,
+) -> Result<Vec<Change>, DatabaseError> {
+    let stored = seat.stored_secrets().await?;
+    if seat.holds_secrets {
+        return Ok(vault::plan(steps, registered, &stored, seat.namespace(), secrets, rand::random));
+    }
+    Ok(vault::clear(&stored))
 }
 
 /// Every topic that is registered; those whose resource is refused or paused are only compared, in their last good form.

@@ -42,6 +42,8 @@ pub struct Platform {
     pub home: PgConnectOptions,
     /// The databases of the other services. One that is named twice counts once.
     pub others: Vec<PgConnectOptions>,
+    /// The database of who delivers webhooks; it holds sealed values of Secrets.
+    pub actions: PgConnectOptions,
     /// librdkafka settings of the broker; `None` for the embedded bus.
     pub kafka: Option<BTreeMap<String, String>>,
     /// Between two looks at a broker that has everything as described: how soon what somebody else changed is put back.
@@ -50,6 +52,13 @@ pub struct Platform {
     pub secrets_key: Option<Arc<PlatformKey>>,
     /// Label selector of the handler's pods; `None` where there are no pods.
     pub handler_selector: Option<String>,
+}
+
+impl Platform {
+    /// The home first, and that of the actions last.
+    fn databases(&self) -> impl Iterator<Item = &PgConnectOptions> {
+        std::iter::once(&self.home).chain(&self.others).chain([&self.actions])
+    }
 }
 
 /// Default of [`Platform::drift`], in seconds.
@@ -91,7 +100,7 @@ impl Session {
         let (mut home, others) = sit_down(platform, state).await?;
         let heard = Arc::new(Notify::new());
         let mut tasks = JoinSet::new();
-        for database in std::iter::once(&platform.home).chain(&platform.others) {
+        for database in platform.databases() {
             tasks.spawn(listen::acknowledgements(options(database.clone()), heard.clone()));
         }
         let (wanted, wanted_topics) = watch::channel(Vec::<Wanted>::new());
@@ -176,18 +185,20 @@ pub async fn within<T, E: Into<SessionError>>(
 /// Takes the lock of every database, in one order for all processes, and waits where another has it.
 async fn sit_down(platform: &Platform, state: &watch::Sender<State>) -> Result<(Seat, Vec<Seat>), SessionError> {
     let mut seats: BTreeMap<Identity, Seat> = BTreeMap::new();
-    let mut home = None;
-    for (index, database) in std::iter::once(&platform.home).chain(&platform.others).enumerate() {
+    let (mut home, mut actions) = (None, None);
+    for (index, database) in platform.databases().enumerate() {
         let database = seat_options(database.clone());
         let mut seat = within(CONNECT, Seat::connect(&database, &platform.namespace)).await?;
         let identity = within(CONNECT, seat.identity()).await?;
-        if index == 0 {
-            home = Some(identity.clone());
-        }
+        home.get_or_insert_with(|| identity.clone());
+        actions = Some(identity.clone());
         // A replica gets its rows from the primary.
         if index == 0 || !identity.replica {
             seats.entry(identity).or_insert(seat);
         }
+    }
+    if let Some(seat) = actions.and_then(|identity| seats.get_mut(&identity)) {
+        seat.holds_secrets = true;
     }
     while !take_all(&mut seats).await? {
         stand_by(state);

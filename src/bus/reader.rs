@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{Postgres, Transaction};
 use tokio::time::Instant;
 
 use super::embedded::EmbeddedReader;
@@ -125,16 +125,15 @@ pub const GROUP_LOCK: i64 = 0x636a_0001;
 
 /// Opens a batch's transaction. It need not be flushed to disk at commit: progress and effects are lost or kept together,
 /// and what is lost is read again.
-pub(super) async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    pool.begin_with("BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_advisory_xact_lock_shared(1667891201)").await
-}
+pub(super) const BEGIN_UNDER_GROUP_LOCK: &str =
+    "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_advisory_xact_lock_shared(1667891201)";
 
 #[cfg(test)]
 mod tests {
-    use super::GROUP_LOCK;
+    use super::{BEGIN_UNDER_GROUP_LOCK, GROUP_LOCK};
 
     #[test]
     fn the_batch_takes_the_group_lock() {
-        assert_eq!(GROUP_LOCK, 1_667_891_201);
+        assert!(BEGIN_UNDER_GROUP_LOCK.contains(&format!("({GROUP_LOCK})")));
     }
 }

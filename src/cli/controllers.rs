@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::namespaces;
 use super::process::{BusArgs, LogArgs, Process, ServeArgs, prepare};
 use super::secrets_key::SecretsKeyArgs;
-use super::url::{DEFAULT_URL, DatabaseUrl};
+use super::url::DatabaseArgs;
 use crate::database::{self, Urls};
 use crate::handler::BusChoice;
 use crate::lifecycle::Stage;
@@ -43,7 +43,7 @@ pub struct ControllersArgs {
     )]
     watch_namespace: Vec<String>,
     /// Directory with a directory for each watched namespace, in which files INGESTION_DATABASE_URL and
-    /// EVENTHANDLER_DATABASE_URL hold the URLs of its databases. Several namespaces are several platforms, and need it
+    /// EVENTHANDLER_DATABASE_URL (and TSDB_DATABASE_URL, ACTIONS_DATABASE_URL) hold the URLs of its databases. Several namespaces are several platforms, and need it
     #[arg(long, env = "CORNJACKET_NAMESPACE_DATABASES", value_name = "DIR", conflicts_with = "resources")]
     namespace_databases: Option<PathBuf>,
     /// Namespace of the Lease by which one of several controllers is active; default: the one that is watched
@@ -52,12 +52,8 @@ pub struct ControllersArgs {
     /// Most writes to the Kubernetes API a second, statuses and events, over all namespaces; twice as many at once after a rest
     #[arg(long, env = "CORNJACKET_API_REQUESTS_PER_SECOND", default_value_t = cluster::WRITES_PER_SECOND, value_name = "REQUESTS", conflicts_with = "resources")]
     api_requests_per_second: NonZeroU32,
-    /// Database of the projections; the status of each resource is kept there
-    #[arg(long, env = "EVENTHANDLER_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
-    eventhandler_database_url: SecretString,
-    /// Database of the outbox and the event store
-    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
-    ingestion_database_url: SecretString,
+    #[command(flatten)]
+    databases: DatabaseArgs,
     /// Port of /healthz, /readyz, /health and /metrics
     #[arg(long, env = "CORNJACKET_CONTROLLERS_PORT", default_value_t = 8085)]
     port: u16,
@@ -133,8 +129,7 @@ pub async fn run(args: ControllersArgs, logs: &LogArgs) -> anyhow::Result<()> {
         );
     }
     let secrets_key = args.secrets.key()?;
-    let query = args.eventhandler_database_url.clone();
-    let urls = Urls { ingestion: args.ingestion_database_url, eventhandler: args.eventhandler_database_url, query };
+    let urls = args.databases.urls();
     let watched =
         if args.watch_namespace.is_empty() { vec![args.serve.namespace.clone()] } else { args.watch_namespace };
     let mut databases = namespaces::databases(&watched, args.namespace_databases.as_deref(), &urls)?;
@@ -217,6 +212,7 @@ pub fn start(controllers: Controllers, name: &'static str, process: &Process) ->
         home: options(&urls.eventhandler)?,
         // The query service has no tables: it reads the handler's database, or a replica of it.
         others: vec![options(&urls.ingestion)?],
+        actions: options(&urls.actions)?,
         kafka: match bus {
             BusChoice::Embedded => None,
             BusChoice::Kafka(settings) => Some(settings.admin()),

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use super::process::{BusArgs, LogArgs, PollArgs, Process, ServeArgs, prepare};
 use super::url::{DEFAULT_URL, DatabaseUrl};
 use crate::bus::wake::Wake;
-use crate::database::{self, Urls};
+use crate::database::{self, Service, Urls};
 use crate::handler::Handler;
 use crate::lifecycle::Stage;
 use crate::registry::{self, Role};
@@ -36,12 +36,9 @@ pub struct HandleArgs {
 pub async fn run(args: HandleArgs, logs: &LogArgs) -> anyhow::Result<()> {
     let process = Process::begin(logs)?;
     let bus = args.bus.choice()?;
-    let urls = Urls {
-        ingestion: args.ingestion_database_url,
-        eventhandler: args.eventhandler_database_url.clone(),
-        query: args.eventhandler_database_url,
-    };
-    process.unless_stopped(prepare(urls.distinct(), args.serve.no_migrate)).await?;
+    let urls = Urls::new(args.ingestion_database_url, args.eventhandler_database_url);
+    let services = [Service::Ingestion, Service::EventHandler];
+    process.unless_stopped(prepare(urls.of(&services), args.serve.no_migrate)).await?;
     let pool = database::pool_of_projections(&urls.eventhandler, "handler", 8)?;
     let registry = registry::start(
         registry::Settings {

@@ -1,27 +1,21 @@
 //! `cornjacket migrate`.
 
 use clap::Args;
-use secrecy::SecretString;
 
-use super::url::{DEFAULT_URL, DatabaseUrl};
-use crate::database::{self, Urls};
+use super::url::DatabaseArgs;
+use crate::database;
 
 #[derive(Args)]
 pub struct MigrateArgs {
-    /// Database of the outbox and the event store
-    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
-    ingestion_database_url: SecretString,
-    /// Database of the projections
-    #[arg(long, env = "EVENTHANDLER_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
-    eventhandler_database_url: SecretString,
+    #[command(flatten)]
+    databases: DatabaseArgs,
     /// Only say what is pending; exit code 1 if anything is
     #[arg(long)]
     check: bool,
 }
 
 pub async fn run(args: MigrateArgs) -> anyhow::Result<()> {
-    let query = args.eventhandler_database_url.clone();
-    let urls = Urls { ingestion: args.ingestion_database_url, eventhandler: args.eventhandler_database_url, query };
+    let urls = args.databases.urls();
     let mut pending = 0;
     for (url, services) in urls.distinct() {
         let names = services.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");

@@ -26,9 +26,8 @@ pub fn databases(namespaces: &[String], dir: Option<&Path>, only: &Urls) -> anyh
     let mut databases = BTreeMap::new();
     let mut owners: BTreeMap<String, &str> = BTreeMap::new();
     for namespace in namespaces {
-        let (ingestion, eventhandler) =
-            (read(dir, namespace, "INGESTION_DATABASE_URL")?, read(dir, namespace, "EVENTHANDLER_DATABASE_URL")?);
-        for url in [&ingestion, &eventhandler] {
+        let urls = urls(dir, namespace)?;
+        for url in [&urls.ingestion, &urls.eventhandler, &urls.tsdb, &urls.actions] {
             if let Some(owner) = owners.insert(url.expose_secret().to_owned(), namespace)
                 && owner != namespace
             {
@@ -38,10 +37,18 @@ pub fn databases(namespaces: &[String], dir: Option<&Path>, only: &Urls) -> anyh
                 );
             }
         }
-        let query = eventhandler.clone();
-        databases.insert(namespace.clone(), Urls { ingestion, eventhandler, query });
+        databases.insert(namespace.clone(), urls);
     }
     Ok(databases)
+}
+
+fn urls(dir: &Path, namespace: &str) -> anyhow::Result<Urls> {
+    let urls =
+        Urls::new(read(dir, namespace, "INGESTION_DATABASE_URL")?, read(dir, namespace, "EVENTHANDLER_DATABASE_URL")?);
+    let own = |name: &str, default: SecretString| {
+        if dir.join(namespace).join(name).exists() { read(dir, namespace, name) } else { Ok(default) }
+    };
+    Ok(Urls { tsdb: own("TSDB_DATABASE_URL", urls.tsdb)?, actions: own("ACTIONS_DATABASE_URL", urls.actions)?, ..urls })
 }
 
 fn read(dir: &Path, namespace: &str, name: &str) -> anyhow::Result<SecretString> {

@@ -5,14 +5,45 @@ use std::str::FromStr;
 
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
-use clap::{Arg, Command};
+use clap::{Arg, Args, Command};
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
+
+use crate::database::Urls;
 
 /// What a service's database URL is when none is given, as for development.
 pub const DEFAULT_URL: &str = "postgres://cornjacket:cornjacket@localhost:5432/cornjacket?sslmode=disable";
 
 const EXAMPLE: &str = "for example postgres://user:password@host:5432/database";
+
+/// The databases of all services.
+#[derive(Args, Clone)]
+#[expect(clippy::struct_field_names, reason = "they are flags, too")]
+pub struct DatabaseArgs {
+    /// Database of the outbox and the event store
+    #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
+    ingestion_database_url: SecretString,
+    /// Database of the projections; controllers keep the status of each resource there
+    #[arg(long, env = "EVENTHANDLER_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
+    eventhandler_database_url: SecretString,
+    /// Database of the time series; default: that of the projections
+    #[arg(long, env = "TSDB_DATABASE_URL", value_parser = DatabaseUrl, hide_env_values = true)]
+    tsdb_database_url: Option<SecretString>,
+    /// Database of the webhook deliveries; default: that of the projections
+    #[arg(long, env = "ACTIONS_DATABASE_URL", value_parser = DatabaseUrl, hide_env_values = true)]
+    actions_database_url: Option<SecretString>,
+}
+
+impl DatabaseArgs {
+    pub fn urls(self) -> Urls {
+        let urls = Urls::new(self.ingestion_database_url, self.eventhandler_database_url);
+        Urls {
+            tsdb: self.tsdb_database_url.unwrap_or(urls.tsdb),
+            actions: self.actions_database_url.unwrap_or(urls.actions),
+            ..urls
+        }
+    }
+}
 
 /// Reads a database URL. A refusal names the flag and its variable; what was given may hold a password and is not shown,
 /// as clap would.

@@ -21,6 +21,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub enum Service {
     Ingestion,
     EventHandler,
+    Tsdb,
+    Actions,
 }
 
 impl fmt::Display for Service {
@@ -28,6 +30,8 @@ impl fmt::Display for Service {
         f.write_str(match self {
             Self::Ingestion => "ingestion",
             Self::EventHandler => "eventhandler",
+            Self::Tsdb => "tsdb",
+            Self::Actions => "actions",
         })
     }
 }
@@ -66,24 +70,23 @@ struct Set {
 }
 
 fn sets(services: &BTreeSet<Service>) -> Vec<Set> {
-    let mut shared = sqlx::migrate!("migrations/shared");
-    shared.dangerous_set_table_name("cornjacket_migrations_shared");
-    let mut sets = vec![Set { name: "shared", migrator: shared }];
-    for service in services {
-        sets.push(match service {
-            Service::Ingestion => {
-                let mut migrator = sqlx::migrate!("migrations/ingestion");
-                migrator.dangerous_set_table_name("cornjacket_migrations_ingestion");
-                Set { name: "ingestion", migrator }
-            }
-            Service::EventHandler => {
-                let mut migrator = sqlx::migrate!("migrations/eventhandler");
-                migrator.dangerous_set_table_name("cornjacket_migrations_eventhandler");
-                Set { name: "eventhandler", migrator }
-            }
-        });
-    }
+    let mut sets = vec![set("shared", "cornjacket_migrations_shared", sqlx::migrate!("migrations/shared"))];
+    sets.extend(services.iter().map(|service| match service {
+        Service::Ingestion => {
+            set("ingestion", "cornjacket_migrations_ingestion", sqlx::migrate!("migrations/ingestion"))
+        }
+        Service::EventHandler => {
+            set("eventhandler", "cornjacket_migrations_eventhandler", sqlx::migrate!("migrations/eventhandler"))
+        }
+        Service::Tsdb => set("tsdb", "cornjacket_migrations_tsdb", sqlx::migrate!("migrations/tsdb")),
+        Service::Actions => set("actions", "cornjacket_migrations_actions", sqlx::migrate!("migrations/actions")),
+    }));
     sets
+}
+
+fn set(name: &'static str, ledger: &'static str, mut migrator: Migrator) -> Set {
+    migrator.dangerous_set_table_name(ledger);
+    Set { name, migrator }
 }
 
 /// Applies what is pending in one database. Returns how many migrations that were.

@@ -108,33 +108,52 @@ pub fn within<T, E: From<sqlx::Error>>(
     async move { timeout(time, work).await.unwrap_or_else(|_| Err(sqlx::Error::Io(late()).into())) }
 }
 
-/// The databases that a process uses, by service. Equal URLs are one database.
+/// The databases of the platform, by service. Equal URLs are one database.
 #[derive(Clone)]
 pub struct Urls {
     pub ingestion: SecretString,
     pub eventhandler: SecretString,
+    /// The handler's database or a replica of it, which nothing is written to: the query service owns no tables.
     pub query: SecretString,
+    pub tsdb: SecretString,
+    pub actions: SecretString,
 }
 
 impl Urls {
-    /// All three services in one database.
+    /// All services in one database.
     pub fn one(url: &SecretString) -> Self {
-        Self { ingestion: url.clone(), eventhandler: url.clone(), query: url.clone() }
+        Self::new(url.clone(), url.clone())
     }
 
-    /// Each database once, with the services whose tables it holds. The query service owns no tables: it reads the
-    /// handler's database or a replica of it, which nothing is written to.
-    pub fn distinct(&self) -> Vec<(SecretString, BTreeSet<Service>)> {
+    /// All but the ingestion service in the handler's database.
+    pub fn new(ingestion: SecretString, eventhandler: SecretString) -> Self {
+        let (query, tsdb, actions) = (eventhandler.clone(), eventhandler.clone(), eventhandler.clone());
+        Self { ingestion, eventhandler, query, tsdb, actions }
+    }
+
+    /// Each database of these services once, with those whose tables it holds.
+    pub fn of(&self, services: &[Service]) -> Vec<(SecretString, BTreeSet<Service>)> {
         let mut databases: Vec<(SecretString, BTreeSet<Service>)> = Vec::new();
-        for (url, service) in [(&self.ingestion, Service::Ingestion), (&self.eventhandler, Service::EventHandler)] {
+        for service in services {
+            let url = match service {
+                Service::Ingestion => &self.ingestion,
+                Service::EventHandler => &self.eventhandler,
+                Service::Tsdb => &self.tsdb,
+                Service::Actions => &self.actions,
+            };
             match databases.iter_mut().find(|(known, _)| known.expose_secret() == url.expose_secret()) {
                 Some((_, services)) => {
-                    services.insert(service);
+                    services.insert(*service);
                 }
-                None => databases.push((url.clone(), BTreeSet::from([service]))),
+                None => databases.push((url.clone(), BTreeSet::from([*service]))),
             }
         }
         databases
+    }
+
+    /// Each database once, with the services whose tables it holds.
+    pub fn distinct(&self) -> Vec<(SecretString, BTreeSet<Service>)> {
+        self.of(&[Service::Ingestion, Service::EventHandler, Service::Tsdb, Service::Actions])
     }
 }
 

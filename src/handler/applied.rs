@@ -110,7 +110,7 @@ impl Applied {
     /// Embedded bus: how far the group has come.
     async fn cursors(&self) -> Result<Vec<i64>, BusError> {
         let heads = event_store::heads(&self.ingestion).await?;
-        let cursors = event_store::cursors(&self.pool, EVENT_HANDLER).await?;
+        let cursors = event_store::EVENT_HANDLER.positions(&self.pool).await?;
         show(heads.iter().zip(&cursors).map(|(head, cursor)| head - cursor));
         Ok(cursors)
     }

@@ -27,7 +27,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::bus::embedded::EmbeddedReader;
+use crate::bus::embedded::{self, EmbeddedReader};
 use crate::bus::kafka::{KafkaReader, KafkaSettings};
 use crate::bus::wake::{self, Wake};
 use crate::bus::{BusError, EVENT_HANDLER, Reader};
@@ -89,7 +89,7 @@ impl Handler {
         let (busy, reading) = (database::own(&self.pool, 2), database::own(&self.ingestion, 2));
         let reader = match &self.bus {
             BusChoice::Embedded => Reader::Embedded(EmbeddedReader::new(
-                EVENT_HANDLER,
+                embedded::store::EVENT_HANDLER,
                 busy.clone(),
                 reading,
                 self.event_store.clone(),

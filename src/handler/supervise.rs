@@ -18,7 +18,7 @@ use crate::bus::embedded::store as cursors;
 use crate::bus::wake::Wake;
 use crate::bus::{BusError, EVENT_HANDLER};
 use crate::database::within;
-use crate::event::ShardSet;
+use crate::event::{SHARDS, ShardSet};
 use crate::operate::Gate;
 use crate::projection::store::{self as rows, Target};
 use crate::registry::{Acks, Catalog, LoadedProjection};
@@ -92,7 +92,7 @@ impl Supervisor {
 
     /// Makes the group's cursors, and sends everything through the event store once if the bus is another than before.
     async fn begin(&self) -> Result<(), BusError> {
-        cursors::make_cursors(&self.pool, EVENT_HANDLER).await?;
+        cursors::EVENT_HANDLER.make(&self.pool, &[0; SHARDS]).await?;
         let mut tx = self.pool.begin().await?;
         store::lock_group(&mut tx).await?;
         let before = store::choose_bus(&mut tx, EVENT_HANDLER, self.bus).await?;
@@ -132,7 +132,7 @@ impl Supervisor {
         if self.bus != "embedded" {
             return Ok(store::forget_reader(&self.ingestion, EVENT_HANDLER).await?);
         }
-        let positions = cursors::cursors(&self.pool, EVENT_HANDLER).await?;
+        let positions = cursors::EVENT_HANDLER.positions(&self.pool).await?;
         if *reported != positions {
             cursors::report_reader(&self.ingestion, EVENT_HANDLER, &positions).await?;
             *reported = positions;

@@ -64,7 +64,8 @@ impl World {
             namespace: "default".to_owned(),
             home: options.clone(),
             // The same database by another URL counts once.
-            others: vec![options.application_name("again")],
+            others: vec![options.clone().application_name("again")],
+            actions: options,
             kafka,
             drift: DRIFT,
             secrets_key: Some(Arc::new(key())),

@@ -79,6 +79,8 @@ pub struct Seat {
     connection: PgConnection,
     namespace: String,
     holds_lock: bool,
+    /// Whether sealed values of Secrets are kept here: who delivers webhooks reads them.
+    pub holds_secrets: bool,
     /// What is registered, as it was read last.
     known: Arc<Registrations>,
 }
@@ -87,7 +89,13 @@ impl Seat {
     /// Connects, without taking the lock yet.
     pub async fn connect(options: &PgConnectOptions, namespace: &str) -> Result<Self, DatabaseError> {
         let connection = PgConnection::connect_with(options).await.map_err(DatabaseError::Connect)?;
-        Ok(Self { connection, namespace: namespace.to_owned(), holds_lock: false, known: Arc::default() })
+        let namespace = namespace.to_owned();
+        Ok(Self { connection, namespace, holds_lock: false, holds_secrets: false, known: Arc::default() })
+    }
+
+    /// The platform instance whose rows are read and written.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// Tells two URLs of one database from two databases.

@@ -21,6 +21,8 @@ pub enum Change {
 
 /// What to change so that whatever is registered after `steps` finds its values: `stored` are those that are there. What is
 /// needed by a last good version, and can be read no more, stays as it is.
+///
+/// A database that is not to hold any (any more) gets its values deleted: see [`clear`].
 pub fn plan(
     steps: &[Step],
     registered: &Registrations,
@@ -38,6 +40,11 @@ pub fn plan(
         changes.extend(deleted.map(|version| Change::Delete { version }));
     }
     changes
+}
+
+/// What to change in a database that holds no values.
+pub fn clear(stored: &BTreeSet<SecretVersion>) -> Vec<Change> {
+    stored.iter().cloned().map(|version| Change::Delete { version }).collect()
 }
 
 fn seal(

@@ -12,7 +12,8 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tokio::time::{Instant, sleep_until};
 
-use super::reader::{BusError, Claim, Lane, Wanted, begin};
+use self::store::Cursors;
+use super::reader::{BusError, Claim, Lane, Wanted};
 use super::wake::Wake;
 use crate::event::{Shard, ShardSet};
 use crate::pace::Pace;
@@ -26,9 +27,9 @@ const HELD_BY_ANOTHER: Duration = Duration::from_millis(50);
 
 /// Reads the event store for a consumer group.
 pub struct EmbeddedReader {
-    group: &'static str,
+    cursors: Cursors,
     /// Holds the cursors and the effects.
-    handler: PgPool,
+    effects: PgPool,
     /// Holds the event store.
     ingestion: PgPool,
     wake: Wake,
@@ -50,10 +51,10 @@ pub struct EmbeddedReader {
 
 impl EmbeddedReader {
     /// `poll`: how often all shards are looked at, whatever was notified.
-    pub fn new(group: &'static str, handler: PgPool, ingestion: PgPool, wake: Wake, poll: Duration) -> Self {
+    pub fn new(cursors: Cursors, effects: PgPool, ingestion: PgPool, wake: Wake, poll: Duration) -> Self {
         Self {
-            group,
-            handler,
+            cursors,
+            effects,
             ingestion,
             wake,
             poll,
@@ -92,8 +93,8 @@ impl EmbeddedReader {
         if asked.is_empty() {
             return Ok(None);
         }
-        let mut tx = begin(&self.handler).await?;
-        let cursors = store::lock_cursors(&mut tx, self.group, asked).await?;
+        let mut tx = self.cursors.begin(&self.effects).await?;
+        let cursors = self.cursors.lock(&mut tx, asked).await?;
         let per_shard = (self.pace.events() / i64::try_from(cursors.len().max(1)).unwrap_or(1)).max(1);
         let page = store::read(&self.ingestion, &cursors, per_shard, wanted).await?;
         let mine: ShardSet = cursors.iter().map(|c| c.0).collect();
@@ -110,7 +111,7 @@ impl EmbeddedReader {
             self.committed();
             return Ok(None);
         }
-        store::move_cursors(&mut tx, self.group, &last_positions(&events)).await?;
+        self.cursors.advance(&mut tx, &last_positions(&events)).await?;
         let lanes = events.iter().map(|e| Lane::try_from(e.shard).unwrap_or(0)).collect();
         Ok(Some(Claim { tx, events, lanes, topics: Vec::new(), gap: false }))
     }

@@ -3,66 +3,93 @@
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use serde_json::Value;
-use sqlx::{FromRow, PgConnection, PgPool, Row};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgPool, Postgres, Row, Transaction};
 use uuid::Uuid;
 
 use crate::bus::reader::Wanted;
 use crate::event::{SHARDS, Shard, ShardSet, StoredEvent};
 use crate::pace::{Budget, MAX_BATCH_BYTES};
 
-/// Makes the cursors of a group that do not exist yet, at the beginning.
-pub async fn make_cursors(pool: &PgPool, group: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO bus_cursor (consumer_group, shard) SELECT $1, generate_series(0, 63) ON CONFLICT DO NOTHING",
-    )
-    .bind(group)
-    .execute(pool)
-    .await?;
-    Ok(())
+/// The cursors of a consumer group, in the table of the service that owns it.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursors {
+    group: &'static str,
+    table: &'static str,
+    begin: &'static str,
 }
 
-/// Locks the cursors that no other instance holds.
-pub(super) async fn lock_cursors(
-    connection: &mut PgConnection,
-    group: &str,
-    shards: ShardSet,
-) -> Result<Vec<(Shard, i64)>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT shard, position FROM bus_cursor WHERE consumer_group = $1 AND shard = ANY($2)
-          ORDER BY shard FOR UPDATE SKIP LOCKED",
-    )
-    .bind(group)
-    .bind(shards.to_vec())
-    .fetch_all(connection)
-    .await
-}
+/// Those of the event handler, whose batches share a lock (see [`crate::bus::GROUP_LOCK`]).
+pub const EVENT_HANDLER: Cursors = Cursors {
+    group: crate::bus::EVENT_HANDLER,
+    table: "bus_cursor",
+    begin: crate::bus::reader::BEGIN_UNDER_GROUP_LOCK,
+};
 
-/// Moves cursors to the positions given.
-pub(super) async fn move_cursors(
-    connection: &mut PgConnection,
-    group: &str,
-    positions: &[(Shard, i64)],
-) -> Result<(), sqlx::Error> {
-    let (shards, positions): (Vec<Shard>, Vec<i64>) = positions.iter().copied().unzip();
-    sqlx::query(
-        "UPDATE bus_cursor c SET position = m.position FROM unnest($2::smallint[], $3::bigint[]) AS m (shard, position)
-          WHERE c.consumer_group = $1 AND c.shard = m.shard",
-    )
-    .bind(group)
-    .bind(shards)
-    .bind(positions)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
+impl Cursors {
+    /// Of a group that locks nothing but its cursors. The table has the columns of `bus_cursor`.
+    pub const fn of(group: &'static str, table: &'static str) -> Self {
+        Self { group, table, begin: "BEGIN" }
+    }
 
-/// A group's positions by shard.
-pub async fn cursors(pool: &PgPool, group: &str) -> Result<Vec<i64>, sqlx::Error> {
-    let rows: Vec<(Shard, i64)> = sqlx::query_as("SELECT shard, position FROM bus_cursor WHERE consumer_group = $1")
-        .bind(group)
-        .fetch_all(pool)
-        .await?;
-    Ok(by_shard(&rows))
+    pub fn group(&self) -> &'static str {
+        self.group
+    }
+
+    pub(super) async fn begin(&self, pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        pool.begin_with(self.begin).await
+    }
+
+    /// The statement, about this table. Both are constants of this program.
+    fn sql(&self, statement: &'static str) -> AssertSqlSafe<String> {
+        AssertSqlSafe(statement.replace("{cursor}", self.table))
+    }
+
+    /// Makes those that do not exist yet, at the positions given by shard. Returns how many that were.
+    pub async fn make(&self, pool: &PgPool, positions: &[i64]) -> Result<u64, sqlx::Error> {
+        debug_assert_eq!(positions.len(), SHARDS);
+        let sql = self.sql(
+            "INSERT INTO {cursor} (consumer_group, shard, position)
+             SELECT $1, (number - 1)::smallint, position FROM unnest($2::bigint[]) WITH ORDINALITY AS p (position, number)
+             ON CONFLICT DO NOTHING",
+        );
+        Ok(sqlx::query(sql).bind(self.group).bind(positions).execute(pool).await?.rows_affected())
+    }
+
+    /// Locks those that no other instance holds.
+    pub(super) async fn lock(
+        &self,
+        connection: &mut PgConnection,
+        shards: ShardSet,
+    ) -> Result<Vec<(Shard, i64)>, sqlx::Error> {
+        let sql = self.sql(
+            "SELECT shard, position FROM {cursor} WHERE consumer_group = $1 AND shard = ANY($2)
+              ORDER BY shard FOR UPDATE SKIP LOCKED",
+        );
+        sqlx::query_as(sql).bind(self.group).bind(shards.to_vec()).fetch_all(connection).await
+    }
+
+    /// Moves them to the positions given.
+    pub(super) async fn advance(
+        &self,
+        connection: &mut PgConnection,
+        positions: &[(Shard, i64)],
+    ) -> Result<(), sqlx::Error> {
+        let (shards, positions): (Vec<Shard>, Vec<i64>) = positions.iter().copied().unzip();
+        let sql = self.sql(
+            "UPDATE {cursor} c SET position = m.position
+               FROM unnest($2::smallint[], $3::bigint[]) AS m (shard, position)
+              WHERE c.consumer_group = $1 AND c.shard = m.shard",
+        );
+        sqlx::query(sql).bind(self.group).bind(shards).bind(positions).execute(connection).await?;
+        Ok(())
+    }
+
+    /// The group's positions by shard.
+    pub async fn positions(&self, pool: &PgPool) -> Result<Vec<i64>, sqlx::Error> {
+        let sql = self.sql("SELECT shard, position FROM {cursor} WHERE consumer_group = $1");
+        let rows: Vec<(Shard, i64)> = sqlx::query_as(sql).bind(self.group).fetch_all(pool).await?;
+        Ok(by_shard(&rows))
+    }
 }
 
 /// The last position given in each shard of the event store.

@@ -13,7 +13,7 @@ use super::KafkaSettings;
 use super::poll::{self, Command, Ends};
 use super::record::{Partition, Record};
 use super::store::{self, Place};
-use crate::bus::reader::{BusError, Claim, Lane, begin};
+use crate::bus::reader::{BEGIN_UNDER_GROUP_LOCK, BusError, Claim, Lane};
 use crate::pace::{Budget, MAX_BATCH_BYTES, Pace};
 
 /// Most messages of one claim.
@@ -120,7 +120,7 @@ impl KafkaReader {
         if partitions.is_empty() {
             return Ok(None);
         }
-        let mut tx = begin(&self.pool).await?;
+        let mut tx = self.pool.begin_with(BEGIN_UNDER_GROUP_LOCK).await?;
         let names: Vec<(&str, i32)> =
             partitions.keys().map(|(topic, partition)| (topic.as_ref(), *partition)).collect();
         let places = store::lock(&mut tx, self.group, &names).await?;

@@ -58,6 +58,12 @@ pub struct UpArgs {
     /// Database that queries read: the handler's or a replica of it (default: the handler's)
     #[arg(long, env = "QUERY_DATABASE_URL", value_parser = DatabaseUrl, hide_env_values = true, value_name = "URL")]
     query_database_url: Option<SecretString>,
+    /// Database of the time series; default: that of the projections
+    #[arg(long, env = "TSDB_DATABASE_URL", value_parser = DatabaseUrl, hide_env_values = true)]
+    tsdb_database_url: Option<SecretString>,
+    /// Database of the webhook deliveries; default: that of the projections
+    #[arg(long, env = "ACTIONS_DATABASE_URL", value_parser = DatabaseUrl, hide_env_values = true)]
+    actions_database_url: Option<SecretString>,
     /// Port of a broker of its own for MQTT, where --mqtt-url names none
     #[arg(long, env = "CORNJACKET_MQTT_PORT", default_value_t = 1883, value_name = "PORT")]
     mqtt_port: u16,
@@ -87,11 +93,15 @@ impl UpArgs {
         let ingestion = self.ingestion_database_url.as_ref();
         let eventhandler = self.eventhandler_database_url.as_ref();
         let query = self.query_database_url.as_ref();
-        let any = ingestion.or(eventhandler).or(query)?;
+        let (tsdb, actions) = (self.tsdb_database_url.as_ref(), self.actions_database_url.as_ref());
+        let any = ingestion.or(eventhandler).or(query).or(tsdb).or(actions)?;
+        let or_handlers = |url: Option<&SecretString>| url.or(eventhandler).unwrap_or(any).clone();
         Some(Urls {
             ingestion: ingestion.unwrap_or(any).clone(),
-            eventhandler: eventhandler.unwrap_or(any).clone(),
-            query: query.or(eventhandler).unwrap_or(any).clone(),
+            eventhandler: or_handlers(None),
+            query: or_handlers(query),
+            tsdb: or_handlers(tsdb),
+            actions: or_handlers(actions),
         })
     }
 }
