@@ -13,6 +13,7 @@ pub mod database;
 pub mod event;
 pub mod registry;
 
+pub mod actions;
 pub mod bus;
 pub mod handler;
 pub mod ingest;

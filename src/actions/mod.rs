@@ -1,0 +1,3 @@
+//! What happens to events outside the platform: deliveries of WebhookActions.
+
+pub mod signature;
