@@ -19,6 +19,7 @@ mod relay;
 mod secrets_key;
 pub mod up;
 mod url;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,9 @@ enum Command {
     /// Send events, or watch them
     #[command(subcommand)]
     Event(event::EventCommand),
+    /// Receive, sign and verify webhooks while a receiver is developed
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// Apply pending database migrations, or say what is pending
     Migrate(migrate::MigrateArgs),
     /// Check manifests, without a database, a broker or a cluster
@@ -95,6 +99,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Controllers(args) => controllers::run(args, &cli.logs).await.map(|()| done),
         Command::Get(args) => get::run(args).await.map(|()| done),
         Command::Event(command) => event::run(command).await,
+        Command::Webhook(command) => webhook::run(command, &cli.logs).await,
         Command::Migrate(args) => migrate::run(args).await.map(|()| done),
         Command::Lint(args) => lint::run(&args).map(|()| done),
         Command::Crd(args) => crd::run(&args).map(|()| done),

@@ -53,4 +53,5 @@ mod topics_broker;
 mod topics_many;
 mod topics_rule;
 mod upgrades;
+mod webhook_commands;
 mod webhook_secrets;
