@@ -54,4 +54,5 @@ mod topics_many;
 mod topics_rule;
 mod upgrades;
 mod webhook_commands;
+mod webhook_receivers;
 mod webhook_secrets;
