@@ -3,16 +3,22 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use reqwest::Client;
+use reqwest::{Client, ClientBuilder};
 use serde_json::Value;
 
 /// A client of the calling test's own: a shared one would hang on the runtime of the test that made it.
 pub fn client() -> Client {
+    client_with(|builder| builder)
+}
+
+/// The same with something set otherwise.
+pub fn client_with(change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Client {
     static PROVIDER: OnceLock<()> = OnceLock::new();
     PROVIDER.get_or_init(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
-    Client::builder().timeout(Duration::from_secs(30)).no_proxy().build().expect("a client without options to fail on")
+    let builder = Client::builder().timeout(Duration::from_secs(30)).no_proxy();
+    change(builder).build().expect("a client without options to fail on")
 }
 
 /// An answer: its status and its body as JSON (text that is not JSON is a JSON string).

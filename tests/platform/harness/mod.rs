@@ -19,6 +19,8 @@ mod ports;
 mod postgres;
 mod process;
 mod reaper;
+mod receiver;
+mod redis;
 mod server;
 mod wait;
 
@@ -32,5 +34,7 @@ pub use ports::free_port;
 pub use postgres::{Database, OwnPostgres, fresh_database};
 pub use process::{Launch, Process};
 pub use reaper::stop_at_end;
+pub use receiver::{Answer, Certificate, Received, Receiver};
+pub use redis::{OwnRedis, shared_redis};
 pub use server::Server;
 pub use wait::{eventually, patient, promised};
