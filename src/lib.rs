@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! ingest ──▶ outbox ──▶ relay ──▶ event store + bus ──▶ handler ──▶ projection ──▶ query
+//!                                        └─────────────▶ actions ──▶ webhooks
 //! ```
 //!
 //! What each room runs is declared: [`registry`] loads it from the table `registration`, which the controllers

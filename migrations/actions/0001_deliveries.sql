@@ -42,7 +42,7 @@ CREATE TABLE delivery (
     -- The event's place in the event store: the order within an aggregate.
     shard           smallint     NOT NULL,
     position        bigint       NOT NULL,
-    -- What is sent: the same for every attempt. Null where nothing is to be sent, and once it is not needed any more.
+    -- What is sent: the same for every attempt. Null where nothing is to be sent.
     body            text,
     -- W3C trace context of the request that brought the event.
     traceparent     varchar(255),
@@ -61,6 +61,8 @@ CREATE TABLE delivery (
     -- Why it is not delivered (yet), for people.
     message         text,
     created_at      timestamptz  NOT NULL DEFAULT now(),
+    -- Since when it waits: since it was made, or since a retry was asked for.
+    waiting_since   timestamptz  NOT NULL DEFAULT now(),
     -- When it was delivered or given up.
     finished_at     timestamptz,
     CONSTRAINT delivery_once UNIQUE (action, event_id)
@@ -69,7 +71,7 @@ CREATE TABLE delivery (
 CREATE INDEX idx_delivery_due ON delivery (action, next_attempt_at) WHERE status = 'pending' AND claimed_by IS NULL;
 -- What stands before a delivery of the same aggregate; and what waits, oldest first.
 CREATE INDEX idx_delivery_aggregate ON delivery (action, aggregate_id, position) WHERE status = 'pending';
-CREATE INDEX idx_delivery_waiting ON delivery (action, created_at) WHERE status = 'pending';
+CREATE INDEX idx_delivery_waiting ON delivery (action, waiting_since) WHERE status = 'pending';
 -- What a process that died had under way.
 CREATE INDEX idx_delivery_claimed ON delivery (claimed_by) WHERE claimed_by IS NOT NULL;
 -- Lists, newest first.

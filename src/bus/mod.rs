@@ -9,6 +9,7 @@ pub mod embedded;
 pub mod kafka;
 pub mod partition;
 mod reader;
+pub mod retry;
 pub mod wake;
 
 pub use reader::{BusError, Claim, GROUP_LOCK, Lane, Reader, Wanted};

@@ -43,9 +43,16 @@ struct Inner {
     /// Shards with news that other processes have not been told of.
     untold: AtomicU64,
     teller: Notify,
+    /// Others that hear all that this one does: a set is taken by one reader only.
+    followers: Vec<Wake>,
 }
 
 impl Wake {
+    /// One whose news several readers of this process hear, each by its own.
+    pub fn for_all(followers: Vec<Self>) -> Self {
+        Self { inner: Arc::new(Inner { followers, ..Inner::default() }) }
+    }
+
     /// News from this process: its reader is woken, and other processes are told if a [`tell`] task runs.
     pub fn add(&self, shards: ShardSet) {
         self.hear(shards);
@@ -57,6 +64,7 @@ impl Wake {
     pub fn hear(&self, shards: ShardSet) {
         self.inner.pending.fetch_or(shards.0, Ordering::SeqCst);
         self.inner.reader.notify_one();
+        self.inner.followers.iter().for_each(|follower| follower.hear(shards));
     }
 
     /// Takes what is there without waiting.
@@ -154,6 +162,14 @@ mod tests {
         assert_eq!(parse("b 81", "a").to_vec(), [0, 7]);
         assert_eq!(parse("", "a"), ShardSet::ALL);
         assert_eq!(parse("b what", "a"), ShardSet::ALL);
+    }
+
+    #[tokio::test]
+    async fn every_follower_hears_all_news() {
+        let (one, other) = (Wake::default(), Wake::default());
+        let all = Wake::for_all(vec![one.clone(), other.clone()]);
+        all.add(ShardSet(0b10));
+        assert_eq!((one.take().await, other.take().await), (ShardSet(0b10), ShardSet(0b10)));
     }
 
     #[tokio::test]

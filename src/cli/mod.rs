@@ -1,5 +1,8 @@
 //! What an operator can type: one file a command.
 
+mod act;
+mod action;
+mod actions;
 pub mod controllers;
 mod crd;
 #[cfg(test)]
@@ -48,6 +51,8 @@ enum Command {
     Handle(handle::HandleArgs),
     /// Run the query service: projections and events by HTTP
     Query(query::QueryArgs),
+    /// Deliver events to the endpoints of WebhookActions
+    Act(act::ActArgs),
     /// Turn a directory of manifests into what the platform runs
     Controllers(controllers::ControllersArgs),
     /// Print what is declared, whether it runs, and why not
@@ -58,6 +63,9 @@ enum Command {
     /// Receive, sign and verify webhooks while a receiver is developed
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
+    /// See what is delivered to endpoints, deliver again, switch endpoints off and on
+    #[command(subcommand)]
+    Action(action::ActionCommand),
     /// Apply pending database migrations, or say what is pending
     Migrate(migrate::MigrateArgs),
     /// Check manifests, without a database, a broker or a cluster
@@ -96,10 +104,12 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Relay(args) => relay::run(args, &cli.logs).await.map(|()| done),
         Command::Handle(args) => handle::run(args, &cli.logs).await.map(|()| done),
         Command::Query(args) => query::run(args, &cli.logs).await.map(|()| done),
+        Command::Act(args) => act::run(args, &cli.logs).await.map(|()| done),
         Command::Controllers(args) => controllers::run(args, &cli.logs).await.map(|()| done),
         Command::Get(args) => get::run(args).await.map(|()| done),
         Command::Event(command) => event::run(command).await,
         Command::Webhook(command) => webhook::run(command, &cli.logs).await,
+        Command::Action(command) => action::run(command).await,
         Command::Migrate(args) => migrate::run(args).await.map(|()| done),
         Command::Lint(args) => lint::run(&args).map(|()| done),
         Command::Crd(args) => crd::run(&args).map(|()| done),
@@ -112,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    const ROLES: [&str; 6] = ["up", "ingest", "relay", "handle", "query", "controllers"];
+    const ROLES: [&str; 7] = ["up", "ingest", "relay", "handle", "query", "act", "controllers"];
 
     #[test]
     fn every_flag_of_a_role_has_a_variable_and_a_help_text() {

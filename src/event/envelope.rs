@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Shard;
@@ -68,4 +68,19 @@ pub struct StoredEvent {
     pub payload: Value,
     pub metadata: Value,
     pub ingested_at: DateTime<Utc>,
+}
+
+impl StoredEvent {
+    /// The event as it is stored, without its place.
+    pub fn envelope(&self) -> Value {
+        json!({
+            "event_id": self.event_id,
+            "event_type": self.event_type,
+            "aggregate_id": self.aggregate_id,
+            "timestamp": self.timestamp,
+            "payload": self.payload,
+            "metadata": self.metadata,
+            "ingested_at": self.ingested_at,
+        })
+    }
 }

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::notify::Changed;
-use super::retry::{Retry, Verdict};
 use super::route;
 use super::store::{self, Progress};
+use crate::bus::retry::{Retry, Verdict};
 use crate::bus::{BusError, Claim, DEFAULT_TOPIC, EVENT_HANDLER, Reader, Wanted};
 use crate::database::within;
 use crate::event::StoredEvent;

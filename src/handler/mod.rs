@@ -15,7 +15,6 @@ mod expire;
 mod history;
 mod notify;
 mod plan;
-mod retry;
 mod route;
 pub mod store;
 mod supervise;

@@ -46,9 +46,15 @@ pub struct Ack {
 
 impl Acks {
     /// The handler runs a projection of this hash, its rows being really fed by that definition, or says why it does
-    /// not. Saying the same again costs nothing. Every other role and kind is reported when it is loaded.
+    /// not. Saying the same again costs nothing. Every other role and kind is reported when it is loaded, but for the
+    /// actions.
     pub fn report(&self, key: &ResourceKey, hash: &str, outcome: Result<(), String>) {
         self.set(Role::Handle, key, hash, outcome);
+    }
+
+    /// Deliveries are made by an action of this hash, its secrets being opened; or why not.
+    pub fn report_action(&self, key: &ResourceKey, hash: &str, outcome: Result<(), String>) {
+        self.set(Role::Act, key, hash, outcome);
     }
 
     fn set(&self, role: Role, key: &ResourceKey, hash: &str, outcome: Result<(), String>) {
@@ -124,9 +130,10 @@ fn storable(text: &str) -> String {
     text.chars().filter(|c| *c != '\0').take(MAX_ERROR_CHARS).collect()
 }
 
-/// Loading a projection is not yet running it: the handler says when its rows follow the new definition.
+/// Loading is not yet running: the handler says when rows follow a new definition, and who delivers webhooks when it has
+/// the secrets that it needs.
 fn reports_itself(role: Role, kind: Kind) -> bool {
-    role == Role::Handle && kind == Kind::Projection
+    matches!((role, kind), (Role::Handle, Kind::Projection) | (Role::Act, Kind::WebhookAction))
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crds::language::schema::PayloadSchema;
-use crds::registration::{EventType, Projection, ResourceKey, Topic};
+use crds::registration::{EventType, Projection, ResourceKey, Topic, WebhookAction};
 use crds::routing;
 
+use crate::actions;
 use crate::projection::Program;
 
 /// A snapshot of everything registered. Readers take the newest from a `watch` channel and keep it for one unit of
@@ -21,6 +22,8 @@ pub struct Catalog {
     pub topics: Vec<Topic>,
     /// By projection type.
     pub projections: BTreeMap<String, Arc<LoadedProjection>>,
+    /// By the name of their resource.
+    pub actions: BTreeMap<String, Arc<LoadedAction>>,
 }
 
 impl Catalog {
@@ -106,4 +109,13 @@ pub struct LoadedProjection {
     pub hash: String,
     pub spec: Projection,
     pub program: Arc<Program>,
+}
+
+/// A webhook action, compiled; the values of its Secrets are still to be opened.
+pub struct LoadedAction {
+    pub key: ResourceKey,
+    pub generation: i64,
+    pub hash: String,
+    pub spec: WebhookAction,
+    pub program: Arc<actions::Program>,
 }

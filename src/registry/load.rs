@@ -9,7 +9,8 @@ use crds::registration::{Compiled, EventType, Kind, ResourceKey, Topic};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::catalog::{Catalog, LoadedEventType, LoadedProjection};
+use super::catalog::{Catalog, LoadedAction, LoadedEventType, LoadedProjection};
+use crate::actions;
 use crate::projection::Program;
 
 /// One active row of `registration`.
@@ -44,15 +45,16 @@ enum Item {
     EventType(Arc<LoadedEventType>),
     Topic { generation: i64, hash: String, spec: Topic },
     Projection(Arc<LoadedProjection>),
-    WebhookAction { generation: i64, hash: String },
+    WebhookAction(Arc<LoadedAction>),
 }
 
 impl Item {
     fn version(&self) -> (i64, &str) {
         match self {
             Self::EventType(loaded) => (loaded.generation, &loaded.hash),
-            Self::Topic { generation, hash, .. } | Self::WebhookAction { generation, hash } => (*generation, hash),
+            Self::Topic { generation, hash, .. } => (*generation, hash),
             Self::Projection(loaded) => (loaded.generation, &loaded.hash),
+            Self::WebhookAction(loaded) => (loaded.generation, &loaded.hash),
         }
     }
 
@@ -62,7 +64,7 @@ impl Item {
             Self::EventType(loaded) => (Kind::EventType, &loaded.spec.event_type),
             Self::Topic { spec, .. } => (Kind::Topic, &spec.topic_name),
             Self::Projection(loaded) => (Kind::Projection, &loaded.spec.projection_type),
-            Self::WebhookAction { .. } => return None,
+            Self::WebhookAction(_) => return None,
         };
         Some((kind, name.clone()))
     }
@@ -134,8 +136,9 @@ impl Loaded {
                 Item::Projection(loaded) => {
                     catalog.projections.insert(loaded.spec.projection_type.clone(), loaded.clone());
                 }
-                // No role of this release runs one.
-                Item::WebhookAction { .. } => {}
+                Item::WebhookAction(loaded) => {
+                    catalog.actions.insert(loaded.key.name.clone(), loaded.clone());
+                }
             }
         }
         catalog
@@ -158,7 +161,10 @@ fn compile(row: &Row) -> Result<Item, String> {
             let program = Arc::new(Program::compile(&spec)?);
             Item::Projection(Arc::new(LoadedProjection { key, generation, hash, spec, program }))
         }
-        Compiled::WebhookAction(_) => Item::WebhookAction { generation, hash },
+        Compiled::WebhookAction(spec) => {
+            let program = Arc::new(actions::Program::compile(&spec)?);
+            Item::WebhookAction(Arc::new(LoadedAction { key, generation, hash, spec: *spec, program }))
+        }
     })
 }
 

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use acks::Acks;
-pub use catalog::{Catalog, EffectiveSchema, LoadedEventType, LoadedProjection, UnknownVersion};
+pub use catalog::{Catalog, EffectiveSchema, LoadedAction, LoadedEventType, LoadedProjection, UnknownVersion};
 pub use session::{host, host_name};
 
 use crate::lifecycle::{Lifecycle, Stage};
@@ -54,7 +54,7 @@ impl Settings {
 pub struct Registry {
     /// The newest snapshot; empty until the first load.
     pub catalog: watch::Receiver<Arc<Catalog>>,
-    /// Where the handler reports the projections that it runs.
+    /// Where the handler reports the projections that it runs, and who delivers webhooks its actions.
     pub acks: Acks,
 }
 

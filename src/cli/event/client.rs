@@ -41,14 +41,14 @@ pub fn reason(status: StatusCode, body: &str) -> String {
 }
 
 /// Where nothing answers, and what to do about it.
-pub(super) fn unreachable(url: &str, error: &reqwest::Error) -> anyhow::Error {
+pub fn unreachable(url: &str, error: &reqwest::Error) -> anyhow::Error {
     let cause = innermost(error);
     let hint = if error.is_connect() { "; is the platform running, and is --url its address?" } else { "" };
     anyhow::anyhow!("cannot reach {}: {cause}{hint}", shown(url))
 }
 
 /// An address without the user and password that it may hold.
-pub(super) fn shown(url: &str) -> String {
+pub fn shown(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
     let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let host = rest[..authority].rfind('@').map_or(0, |at| at + 1);
@@ -56,7 +56,7 @@ pub(super) fn shown(url: &str) -> String {
 }
 
 /// The cause that people can act on: `Connection refused`, not `error sending request`.
-pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+pub fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {
         cause = next;

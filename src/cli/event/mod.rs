@@ -1,6 +1,6 @@
 //! `cornjacket event`: send events and watch them, by HTTP alone.
 
-mod client;
+pub(in crate::cli) mod client;
 mod deliver;
 mod input;
 pub mod send;

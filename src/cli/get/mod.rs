@@ -2,7 +2,7 @@
 
 mod silence;
 mod store;
-mod table;
+pub(in crate::cli) mod table;
 
 use std::path::PathBuf;
 use std::time::Duration;

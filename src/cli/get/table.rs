@@ -109,7 +109,7 @@ fn age(age: chrono::TimeDelta) -> String {
     }
 }
 
-fn block(header: &[&str], rows: &[Vec<String>]) -> String {
+pub fn block(header: &[&str], rows: &[Vec<String>]) -> String {
     let shown = |cell: &str| if cell.is_empty() { "-".to_owned() } else { cell.replace('\n', " ") };
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| shown(cell)).collect()).collect();
     let width = |column: usize| {

@@ -15,6 +15,7 @@ use anyhow::Context;
 use clap::Args;
 use secrecy::SecretString;
 
+use super::actions::ActionArgs;
 use super::controllers::DriftArgs;
 use super::ingest::IngestTuning;
 use super::mqtt::MqttArgs;
@@ -82,6 +83,8 @@ pub struct UpArgs {
     drift: DriftArgs,
     #[command(flatten)]
     secrets: SecretsKeyArgs,
+    #[command(flatten)]
+    webhooks: ActionArgs,
     /// How long a stop may take, in seconds
     #[arg(long, env = "CORNJACKET_DRAIN_SECONDS", default_value_t = 25, value_name = "SECONDS")]
     drain_seconds: u64,

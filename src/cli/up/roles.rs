@@ -4,10 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use controllers::Source;
+use crds::secret::PlatformKey;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::UpArgs;
 use super::broker::Broker;
 use super::welcome::Addresses;
+use crate::actions::guard::loopback;
+use crate::actions::{self, Actions};
 use crate::bus::wake::{self, Wake};
 use crate::cli::controllers::{self as control, Controllers};
 use crate::cli::process::Process;
@@ -19,42 +23,88 @@ use crate::registry::{self, Registry, Role};
 use crate::relay::Relay;
 use crate::{ingest, operate, query};
 
+/// Of the only platform instance here.
+const NAMESPACE: &str = "default";
+
 /// Starts every role; returns where they listen.
 pub(super) async fn start(args: &UpArgs, process: &Process, bus: BusChoice, urls: &Urls) -> anyhow::Result<Addresses> {
     let source = Source::Directory(args.resources.clone());
-    let (namespace, drift) = ("default".to_owned(), args.drift.drift());
-    let secrets_key = Some(args.secrets.key_or_own(&args.data_dir)?);
+    let (namespace, drift) = (NAMESPACE.to_owned(), args.drift.drift());
+    let secrets_key = args.secrets.key_or_own(&args.data_dir)?;
     let controllers = Controllers {
         source,
         namespace,
         urls: urls.clone(),
         bus: bus.clone(),
         drift,
-        secrets_key,
+        secrets_key: Some(secrets_key.clone()),
         handler_selector: None,
     };
     control::start(controllers, control::ALONE, process)?;
-    let (outbox, event_store) = (Wake::default(), Wake::default());
-    let registry = load(process, urls, &[Role::Ingest, Role::Relay, Role::Handle, Role::Query])?;
-    handle(args, process, &bus, urls, &registry, event_store.clone())?;
+    let (outbox, [handler_news, actions_news]) = (Wake::default(), [Wake::default(), Wake::default()]);
+    let event_store = Wake::for_all(vec![handler_news.clone(), actions_news.clone()]);
+    let registry = load(process, urls)?;
+    handle(args, process, &bus, urls, &registry, handler_news)?;
+    let deliveries = deliver(args, process, urls, &registry, (actions_news, secrets_key))?;
     relay(args, process, &bus, urls, &registry, (outbox.clone(), event_store))?;
     let broker = listen_to_devices(args, process).await?;
     Ok(Addresses {
         query: serve_queries(args, process, urls, &registry).await?,
-        actions: serve_operations(args, process).await?,
+        actions: serve_deliveries(args, process, deliveries).await?,
         ingest: take_in(args, process, urls, &registry, outbox, broker).await?,
         broker,
     })
 }
 
-fn load(process: &Process, urls: &Urls, roles: &[Role]) -> anyhow::Result<Registry> {
+/// What is registered, as the handler's database has it; who delivers is heard of where the deliveries are.
+fn load(process: &Process, urls: &Urls) -> anyhow::Result<Registry> {
+    let mut roles = vec![Role::Ingest, Role::Relay, Role::Handle, Role::Query];
+    if urls.actions.expose_secret() == urls.eventhandler.expose_secret() {
+        roles.push(Role::Act);
+    }
+    registry(process, &urls.eventhandler, roles, "registrations")
+}
+
+fn registry(process: &Process, url: &SecretString, roles: Vec<Role>, gate: &'static str) -> anyhow::Result<Registry> {
     let settings = registry::Settings {
-        pool: database::pool(&urls.eventhandler, "up", 4)?,
-        namespace: "default".to_owned(),
-        roles: roles.to_vec(),
+        pool: database::pool(url, "up", 4)?,
+        namespace: NAMESPACE.to_owned(),
+        roles,
         instance: process.instance,
     };
-    Ok(registry::start(settings, &process.lifecycle, process.readiness.gate("registrations", "loading")))
+    Ok(registry::start(settings, &process.lifecycle, process.readiness.gate(gate, "loading")))
+}
+
+fn deliver(
+    args: &UpArgs,
+    process: &Process,
+    urls: &Urls,
+    registry: &Registry,
+    (event_store, secrets_key): (Wake, Arc<PlatformKey>),
+) -> anyhow::Result<actions::http::Service> {
+    let own = if urls.actions.expose_secret() == urls.eventhandler.expose_secret() {
+        registry.clone()
+    } else {
+        self::registry(process, &urls.actions, vec![Role::Act], "registrations of actions")?
+    };
+    let actions = Actions {
+        pool: database::pool(&urls.actions, "act", 8)?,
+        ingestion: database::pool(&urls.ingestion, "act", 4)?,
+        instance: process.instance,
+        namespace: NAMESPACE.to_owned(),
+        platform: Some(secrets_key),
+        catalog: own.catalog,
+        acks: own.acks,
+        state: args.webhooks.state(NAMESPACE)?,
+        event_store,
+        poll: args.poll.poll(),
+        // Receivers of a developer are on this machine.
+        settings: args.webhooks.settings(loopback())?,
+        loaded: process.readiness.gate("actions", "loading"),
+        intake: process.readiness.gate("events", "connecting to the databases"),
+        dispatch: process.readiness.gate("deliveries", "connecting to the database"),
+    };
+    Ok(actions.start(&process.lifecycle)?)
 }
 
 fn handle(
@@ -171,8 +221,11 @@ async fn serve_queries(
     process.serve(Stage::Serve, "query", SocketAddr::new(args.bind, args.query_port), routes).await
 }
 
-/// The port of actions; until webhooks are delivered, it answers what an operator asks.
-async fn serve_operations(args: &UpArgs, process: &Process) -> anyhow::Result<SocketAddr> {
-    let routes = operate::http::routes(process.operations("up"));
-    process.serve(Stage::Serve, "operations", SocketAddr::new(args.bind, args.actions_port), routes).await
+async fn serve_deliveries(
+    args: &UpArgs,
+    process: &Process,
+    service: actions::http::Service,
+) -> anyhow::Result<SocketAddr> {
+    let routes = actions::http::routes(service).merge(operate::http::routes(process.operations("actions")));
+    process.serve(Stage::Serve, "actions", SocketAddr::new(args.bind, args.actions_port), routes).await
 }

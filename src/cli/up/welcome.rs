@@ -69,6 +69,7 @@ pub(super) async fn when_ready(readiness: Readiness, steps: Steps, at: Addresses
         r#"
   events in     http://{ingest}/api/v1/events        described at http://{ingest}/docs
   queries       http://{query}/api/v1/projections   described at http://{query}/docs
+  deliveries    http://{actions}/api/v1/deliveries    described at http://{actions}/docs
   operations    http://{actions}/readyz, /metrics{devices}
   resources     {resources} (edit, add or remove files: changes are picked up)
 

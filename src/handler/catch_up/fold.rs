@@ -10,9 +10,9 @@ use tracing::{error, warn};
 
 use super::{CatchUp, Step};
 use crate::bus::BusError;
+use crate::bus::retry::DELAYS;
 use crate::event::StoredEvent;
 use crate::handler::expire;
-use crate::handler::retry::DELAYS;
 use crate::handler::store::{self, Progress};
 use crate::projection::store::{self as rows, Target};
 use crate::projection::{Subject, Working};

@@ -11,6 +11,39 @@ enum Sort {
 use Sort::{Counter, Gauge, Histogram};
 
 const METRICS: &[(Sort, &str, &str)] = &[
+    (Counter, "cornjacket_actions_claim_failures_total", "Times deliveries that are due could not be claimed."),
+    (
+        Counter,
+        "cornjacket_actions_dead_letters_total",
+        "Events that an action could not evaluate, kept as dead letters.",
+    ),
+    (Counter, "cornjacket_actions_events_total", "Events that were looked at for deliveries."),
+    (Counter, "cornjacket_actions_intake_failures_total", "Batches of events that could not be made into deliveries."),
+    (
+        Counter,
+        "cornjacket_actions_settle_failures_total",
+        "Times that what came of attempts could not be kept at once.",
+    ),
+    (Gauge, "cornjacket_breaker_open", "1 while the breaker of an action's endpoint is open, else 0, by action."),
+    (Counter, "cornjacket_breaker_opened_total", "Times the breaker of an action's endpoint opened, by action."),
+    (Counter, "cornjacket_deliveries_forgotten_total", "Deliveries that ended long ago and were deleted."),
+    (Counter, "cornjacket_deliveries_freed_total", "Deliveries that a lost process had under way."),
+    (Counter, "cornjacket_deliveries_made_total", "Deliveries to be made, duplicates left out."),
+    (Gauge, "cornjacket_deliveries_oldest_seconds", "How long the oldest delivery has been waiting, by action."),
+    (
+        Counter,
+        "cornjacket_deliveries_total",
+        "Deliveries that ended, by outcome: delivered, failed, suppressed, expired, cancelled.",
+    ),
+    (Gauge, "cornjacket_deliveries_under_way", "Attempts that this process makes now."),
+    (Gauge, "cornjacket_deliveries_waiting", "Deliveries that wait or are under way, by action."),
+    (Histogram, "cornjacket_delivery_attempt_seconds", "Time of an attempt, from its start to the end of the answer."),
+    (
+        Counter,
+        "cornjacket_delivery_attempts_total",
+        "Attempts that ended, by action and outcome: delivered, again, failed, gone.",
+    ),
+    (Histogram, "cornjacket_delivery_seconds", "Time from when a delivery was made to when it was delivered."),
     (Histogram, "cornjacket_mqtt_ack_seconds", "Time from a message's arrival by MQTT to its acknowledgement."),
     (Gauge, "cornjacket_mqtt_connected", "1 while there is a connection to the MQTT broker, else 0."),
     (Counter, "cornjacket_mqtt_connects_total", "Connections to the MQTT broker that were made."),

@@ -1,0 +1,115 @@
+//! What happens to deliveries as time passes: claims of the dead are freed, what waits too long expires, what is old is
+//! forgotten; and the event store is told what has been read.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::endpoint::Endpoints;
+use super::intake::CURSORS;
+use super::store::upkeep::{self as store, Bounds};
+use crate::bus::embedded::store as event_store;
+use crate::database::within;
+use crate::registry::Catalog;
+
+const EVERY: Duration = Duration::from_secs(2);
+const DEADLINE: Duration = Duration::from_secs(30);
+
+pub(super) struct Upkeep {
+    pub pool: PgPool,
+    pub ingestion: PgPool,
+    pub endpoints: watch::Receiver<Arc<Endpoints>>,
+    pub catalog: watch::Receiver<Arc<Catalog>>,
+    /// How long deliveries that ended are kept.
+    pub keep: Duration,
+}
+
+impl Upkeep {
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
+        let (mut failing, mut reported) = (false, Vec::new());
+        while !stop.is_cancelled() {
+            let Some(ended) =
+                stop.run_until_cancelled(within::<_, sqlx::Error>(DEADLINE, self.round(&mut reported))).await
+            else {
+                break;
+            };
+            match ended {
+                Ok(()) => failing = false,
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        warn!(%error, "deliveries cannot be looked after: trying again until they can");
+                    }
+                }
+            }
+            stop.run_until_cancelled(sleep(EVERY)).await;
+        }
+        Ok(())
+    }
+
+    async fn round(&self, reported: &mut Vec<i64>) -> Result<(), sqlx::Error> {
+        let freed = store::free_lost(&self.pool).await?;
+        if freed > 0 {
+            info!(freed, "deliveries that a lost process had under way are attempted again");
+            counter!("cornjacket_deliveries_freed_total").increment(freed);
+        }
+        let endpoints = self.endpoints.borrow().clone();
+        self.expire(&endpoints).await?;
+        self.cancel(&endpoints).await?;
+        let seconds = i64::try_from(self.keep.as_secs()).unwrap_or(i64::MAX);
+        counter!("cornjacket_deliveries_forgotten_total").increment(store::forget(&self.pool, seconds).await?);
+        self.measure(&endpoints).await?;
+        let positions = CURSORS.positions(&self.pool).await?;
+        if *reported != positions {
+            event_store::report_reader(&self.ingestion, CURSORS.group(), &positions).await?;
+            *reported = positions;
+        }
+        Ok(())
+    }
+
+    async fn expire(&self, endpoints: &Endpoints) -> Result<(), sqlx::Error> {
+        let bounds = |endpoint: &Arc<super::endpoint::Endpoint>| {
+            let limit = &endpoint.spec.rate_limit;
+            (endpoint.key.name.clone(), i64::from(limit.max_waiting), limit.max_wait_ms)
+        };
+        let bounds: Vec<_> = endpoints.by_name.values().map(bounds).collect();
+        let bounds: Vec<Bounds<'_>> =
+            bounds.iter().map(|(action, most, longest)| Bounds { action, most: *most, longest_ms: *longest }).collect();
+        for (action, expired) in store::expire(&self.pool, &bounds).await? {
+            warn!(action, expired, "deliveries expired: they waited too long, or too many waited");
+            counter!("cornjacket_deliveries_total", "outcome" => "expired").increment(expired.unsigned_abs());
+        }
+        Ok(())
+    }
+
+    /// What is registered counts here, not what could be opened.
+    async fn cancel(&self, endpoints: &Endpoints) -> Result<(), sqlx::Error> {
+        let catalog = self.catalog.borrow().clone();
+        if !catalog.loaded || !endpoints.loaded {
+            return Ok(());
+        }
+        let actions: Vec<&str> = catalog.actions.keys().map(String::as_str).collect();
+        let cancelled = store::cancel_but(&self.pool, &actions).await?;
+        if cancelled > 0 {
+            info!(cancelled, "deliveries cancelled: their action was removed");
+            counter!("cornjacket_deliveries_total", "outcome" => "cancelled").increment(cancelled);
+        }
+        Ok(())
+    }
+
+    async fn measure(&self, endpoints: &Endpoints) -> Result<(), sqlx::Error> {
+        let actions: Vec<&str> = endpoints.by_name.keys().map(String::as_str).collect();
+        for (action, waiting, oldest) in store::waiting(&self.pool, &actions).await? {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+            gauge!("cornjacket_deliveries_waiting", "action" => action.clone()).set(waiting as f64);
+            gauge!("cornjacket_deliveries_oldest_seconds", "action" => action).set(oldest);
+        }
+        Ok(())
+    }
+}

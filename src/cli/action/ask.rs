@@ -1,0 +1,48 @@
+//! Requests of operators, and answers or refusals in the service's own words.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use reqwest::{Client, RequestBuilder};
+use serde_json::Value;
+
+use crate::cli::event::client::{client, reason, unreachable};
+
+/// Longest wait for an answer.
+const ANSWER: Duration = Duration::from_mins(1);
+
+/// Asks one service.
+pub struct Asker {
+    client: Client,
+    url: String,
+}
+
+impl Asker {
+    /// # Errors
+    /// TLS cannot be set up.
+    pub fn new(url: &str) -> anyhow::Result<Self> {
+        Ok(Self { client: client()?, url: url.trim_end_matches('/').to_owned() })
+    }
+
+    /// # Errors
+    /// The service is not reached, or refuses.
+    pub async fn get(&self, path: &str, pairs: &[(&str, &str)]) -> anyhow::Result<Value> {
+        self.answer(self.client.get(format!("{}{path}", self.url)).query(pairs)).await
+    }
+
+    /// # Errors
+    /// The service is not reached, or refuses.
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.answer(self.client.post(format!("{}{path}", self.url)).json(body)).await
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Value> {
+        let response = request.timeout(ANSWER).send().await.map_err(|error| unreachable(&self.url, &error))?;
+        let status = response.status();
+        let text = response.text().await.context("the answer broke off")?;
+        if !status.is_success() {
+            bail!("{}", reason(status, &text));
+        }
+        serde_json::from_str(&text).context("the answer is no JSON: is --url the address of the service?")
+    }
+}
