@@ -71,7 +71,7 @@ CREATE TABLE delivery (
 CREATE INDEX idx_delivery_due ON delivery (action, next_attempt_at) WHERE status = 'pending' AND claimed_by IS NULL;
 -- What stands before a delivery of the same aggregate; and what waits, oldest first.
 CREATE INDEX idx_delivery_aggregate ON delivery (action, aggregate_id, position) WHERE status = 'pending';
-CREATE INDEX idx_delivery_waiting ON delivery (action, waiting_since) WHERE status = 'pending';
+CREATE INDEX idx_delivery_waiting ON delivery (action, waiting_since, delivery_id) WHERE status = 'pending';
 -- What a process that died had under way.
 CREATE INDEX idx_delivery_claimed ON delivery (claimed_by) WHERE claimed_by IS NOT NULL;
 -- Lists, newest first.

@@ -29,6 +29,8 @@ const LEASE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_secs(1);
+/// Longest wait before the state is asked again: another process may have changed it.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// At shutdown, how long attempts under way may take to end; what is left is attempted again by others.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -155,13 +157,12 @@ impl Dispatcher {
             if unused > 0 {
                 self.state.give_back(endpoint.name(), unused, grant.probe && mine == 0).await?;
             }
-            lanes.begun(endpoint.name(), mine, usize::try_from(grant.count.max(1)).unwrap_or(1));
-            if grant.count < ask.wanted && unused <= 0 {
-                let again = grant.again_at.map(|at| now + millis(at - clock));
-                lanes.not_before(endpoint.name(), again);
-            } else {
-                lanes.not_before(endpoint.name(), None);
+            if grant.count > 0 {
+                lanes.begun(endpoint.name(), mine, usize::try_from(grant.count).unwrap_or(1));
             }
+            // All that were granted are used, and more are wanted.
+            let refused = grant.again_at.filter(|_| unused <= 0 && grant.count < ask.wanted);
+            lanes.not_before(endpoint.name(), refused.map(|at| now + millis(at - clock).min(ASK_AGAIN)));
         }
         for delivery in claimed {
             if let Some(endpoint) = endpoints.by_name.get(&delivery.action) {

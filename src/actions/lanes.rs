@@ -107,8 +107,8 @@ impl Lanes {
     pub fn ended(&mut self, action: &str, count: usize, due: impl Iterator<Item = Instant>) {
         if let Some(lane) = self.by_name.get_mut(action) {
             lane.under_way = lane.under_way.saturating_sub(count);
-            // What stood behind them may be due.
-            lane.hungry = true;
+            // What stood behind them may be due, and the breaker may say something else now.
+            (lane.hungry, lane.not_before) = (true, None);
             lane.due.extend(due);
             while lane.due.len() > REMEMBERED {
                 lane.due.pop_last();
@@ -184,6 +184,16 @@ mod tests {
         assert!(wanted(&mut lanes, now).is_empty());
         assert_eq!(lanes.next(now, Duration::from_mins(1)), later);
         assert_eq!(wanted(&mut lanes, later).len(), 1);
+    }
+
+    #[test]
+    fn what_is_parked_is_asked_again_when_an_attempt_ended() {
+        let now = Instant::now();
+        let mut lanes = lanes(&["a"]);
+        lanes.begun("a", 1, 1);
+        lanes.not_before("a", Some(now + Duration::from_mins(1)));
+        lanes.ended("a", 1, std::iter::empty());
+        assert_eq!(wanted(&mut lanes, now).len(), 1, "it may have closed the breaker");
     }
 
     #[test]

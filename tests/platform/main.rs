@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the error, also in its helper functions")]
 
+mod actions;
 mod batch_bytes;
 mod cluster;
 mod controllers;

@@ -41,15 +41,17 @@ pub async fn expire(pool: &PgPool, bounds: &[Bounds<'_>]) -> Result<Vec<(String,
                    SELECT w.delivery_id FROM delivery w
                     WHERE w.action = b.action AND w.status = 'pending' AND w.claimed_by IS NULL
                       AND w.waiting_since < now() - b.longest_ms * interval '1 millisecond'
-                    ORDER BY w.waiting_since LIMIT $4 FOR UPDATE SKIP LOCKED) d),
+                    ORDER BY w.waiting_since, w.delivery_id LIMIT $4 FOR UPDATE SKIP LOCKED) d),
               behind AS (
                 SELECT d.delivery_id, 'more are waiting than the action allows (rateLimit.maxWaiting)' AS why FROM bound b
                  CROSS JOIN LATERAL (
+                   SELECT o.waiting_since, o.delivery_id FROM delivery o WHERE o.action = b.action AND o.status = 'pending'
+                    ORDER BY o.waiting_since DESC, o.delivery_id DESC OFFSET b.most LIMIT 1) last
+                 CROSS JOIN LATERAL (
                    SELECT w.delivery_id FROM delivery w
                     WHERE w.action = b.action AND w.status = 'pending' AND w.claimed_by IS NULL
-                      AND w.waiting_since <= (SELECT waiting_since FROM delivery o WHERE o.action = b.action AND o.status = 'pending'
-                                            ORDER BY o.waiting_since DESC OFFSET b.most LIMIT 1)
-                    ORDER BY w.waiting_since LIMIT $4 FOR UPDATE SKIP LOCKED) d),
+                      AND (w.waiting_since, w.delivery_id) <= (last.waiting_since, last.delivery_id)
+                    ORDER BY w.waiting_since, w.delivery_id LIMIT $4 FOR UPDATE SKIP LOCKED) d),
               expired AS (
                 UPDATE delivery d SET status = 'expired', message = e.why, finished_at = now()
                   FROM (SELECT delivery_id, min(why) AS why FROM (TABLE old UNION ALL TABLE behind) a GROUP BY 1) e

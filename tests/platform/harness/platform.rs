@@ -151,7 +151,9 @@ impl Platform {
         let mut launch = Launch::new(&name, port, arguments)
             .env("INGESTION_DATABASE_URL", &self.database.url)
             .env("EVENTHANDLER_DATABASE_URL", &handlers.url)
-            .env("QUERY_DATABASE_URL", &handlers.url);
+            .env("QUERY_DATABASE_URL", &handlers.url)
+            .env("TSDB_DATABASE_URL", &handlers.url)
+            .env("ACTIONS_DATABASE_URL", &handlers.url);
         launch.environment.extend(self.environment.clone());
         launch.arguments.insert(0, role.to_owned());
         launch.arguments.extend(["--bind".to_owned(), "127.0.0.1".to_owned(), "--port".to_owned(), port.to_string()]);
@@ -179,6 +181,11 @@ impl Platform {
 
     pub fn handle(&self, instance: &str) -> Launch {
         self.role("handle", instance, &[])
+    }
+
+    /// Delivers to receivers of this machine. `instance` tells several apart.
+    pub fn act(&self, instance: &str) -> Launch {
+        self.role("act", instance, &["--webhook-allow", "127.0.0.0/8"])
     }
 
     pub fn query(&self) -> Launch {
