@@ -10,6 +10,7 @@
 #[expect(dead_code, unused_imports, reason = "the tests' harness, of which a benchmark needs a part")]
 mod harness;
 
+mod actions;
 mod client;
 mod control;
 mod large;
@@ -22,8 +23,20 @@ mod xmin;
 use report::Report;
 
 /// A measurement that may be asked for by name.
-pub const SECTIONS: [&str; 11] =
-    ["raw", "accept", "end-to-end", "latency", "backlog", "relays", "idle", "mqtt", "control", "large", "xmin"];
+pub const SECTIONS: [&str; 12] = [
+    "raw",
+    "accept",
+    "end-to-end",
+    "latency",
+    "backlog",
+    "relays",
+    "idle",
+    "mqtt",
+    "actions",
+    "control",
+    "large",
+    "xmin",
+];
 
 fn main() {
     let arguments = Arguments::parse(std::env::args().skip(1));

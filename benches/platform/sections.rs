@@ -10,7 +10,7 @@ use crate::client::{self, Connection, Load};
 use crate::harness::{Bus, Process, fresh_database, shared_kafka};
 use crate::report::{Report, per_second, percentile};
 use crate::scene::{Scene, Up};
-use crate::{Arguments, control, large, mqtt, xmin};
+use crate::{Arguments, actions, control, large, mqtt, xmin};
 
 /// Events of the measurements that are about a number of events.
 pub const MANY: usize = 100_000;
@@ -41,6 +41,9 @@ pub async fn run(arguments: &Arguments, report: &mut Report) {
     }
     if arguments.wants("mqtt") {
         mqtt::run(report).await;
+    }
+    if arguments.wants("actions") {
+        actions::run(report).await;
     }
     if arguments.wants("control") {
         control::run(report).await;

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::attempt::{Attempt, Delivery, Sender};
@@ -144,8 +144,8 @@ impl Dispatcher {
             match within(DEADLINE, store::claim(&self.pool, self.instance, &shares)).await {
                 Ok(claimed) => claimed,
                 Err(error) => {
-                    for (endpoint, _, grant) in &granted {
-                        self.state.give_back(endpoint.name(), grant.count, grant.probe).await?;
+                    for (endpoint, _, grant) in granted.iter().filter(|(.., grant)| grant.count > 0) {
+                        self.give_back(endpoint.name(), grant.count, grant.probe).await;
                     }
                     return Err(error.into());
                 }
@@ -155,7 +155,7 @@ impl Dispatcher {
             let mine = claimed.iter().filter(|delivery| delivery.action == endpoint.name()).count();
             let unused = grant.count - i64::try_from(mine).unwrap_or(grant.count);
             if unused > 0 {
-                self.state.give_back(endpoint.name(), unused, grant.probe && mine == 0).await?;
+                self.give_back(endpoint.name(), unused, grant.probe && mine == 0).await;
             }
             if grant.count > 0 {
                 lanes.begun(endpoint.name(), mine, usize::try_from(grant.count).unwrap_or(1));
@@ -170,6 +170,13 @@ impl Dispatcher {
             }
         }
         Ok(())
+    }
+
+    /// What cannot be given back is lost until the window ends, or the probe is taken for lost: nothing waits for it.
+    async fn give_back(&self, action: &str, unused: i64, probe: bool) {
+        if let Err(error) = self.state.give_back(action, unused, probe).await {
+            debug!(action, %error, "permits could not be given back");
+        }
     }
 
     async fn hand_on(&self, ended: Result<Done, tokio::task::JoinError>) -> Result<(), String> {

@@ -166,6 +166,7 @@ impl Actions {
             endpoints: endpoints.clone(),
             catalog: self.catalog,
             keep: self.settings.keep,
+            alone: matches!(self.state, State::Memory(_)),
         };
         lifecycle.spawn(Stage::Handle, "actions.upkeep", upkeep.run(stop()));
         let (wake, instance, ingestion, token) = (self.event_store, self.instance, self.ingestion, stop());

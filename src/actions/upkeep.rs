@@ -29,14 +29,17 @@ pub(super) struct Upkeep {
     pub catalog: watch::Receiver<Arc<Catalog>>,
     /// How long deliveries that ended are kept.
     pub keep: Duration,
+    /// Whether this process has its state for itself.
+    pub alone: bool,
 }
 
 impl Upkeep {
     pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
-        let (mut failing, mut reported) = (false, Vec::new());
+        let (mut failing, mut warned, mut reported) = (false, false, Vec::new());
         while !stop.is_cancelled() {
-            let Some(ended) =
-                stop.run_until_cancelled(within::<_, sqlx::Error>(DEADLINE, self.round(&mut reported))).await
+            let Some(ended) = stop
+                .run_until_cancelled(within::<_, sqlx::Error>(DEADLINE, self.round(&mut reported, &mut warned)))
+                .await
             else {
                 break;
             };
@@ -53,7 +56,13 @@ impl Upkeep {
         Ok(())
     }
 
-    async fn round(&self, reported: &mut Vec<i64>) -> Result<(), sqlx::Error> {
+    async fn round(&self, reported: &mut Vec<i64>, warned: &mut bool) -> Result<(), sqlx::Error> {
+        if self.alone && store::processes(&self.pool).await? > 1 && !std::mem::replace(warned, true) {
+            warn!(
+                "several processes deliver, each with limits, breakers and keys of its own: give all of them one Redis \
+                 (--redis-url, REDIS_URL)"
+            );
+        }
         let freed = store::free_lost(&self.pool).await?;
         if freed > 0 {
             info!(freed, "deliveries that a lost process had under way are attempted again");

@@ -118,3 +118,12 @@ pub async fn waiting(pool: &PgPool, actions: &[&str]) -> Result<Vec<(String, i64
     .fetch_all(pool)
     .await
 }
+
+/// How many processes deliver.
+pub async fn processes(pool: &PgPool) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM instance WHERE role = 'act' AND heartbeat_at > now() - interval '15 seconds'",
+    )
+    .fetch_one(pool)
+    .await
+}

@@ -100,10 +100,10 @@ async fn a_name_whose_address_changes_is_judged_by_the_address_that_is_dialled()
     let client = client(guard, lookup, Vec::new()).unwrap();
     let url = format!("http://endpoint.example:{port}/hook");
     // A connection that is kept would not be dialled again.
-    let post = || client.post(&url).header("connection", "close").body("x").send();
-    assert_eq!(post().await.unwrap().status(), 200);
+    let send = || client.post(&url).header("connection", "close").body("x").send();
+    assert_eq!(send().await.unwrap().status(), 200);
     changed.store(true, Ordering::SeqCst);
-    let error = post().await.unwrap_err();
+    let error = send().await.unwrap_err();
     let mut told = String::new();
     let mut cause: Option<&dyn std::error::Error> = Some(&error);
     while let Some(error) = cause {
@@ -112,7 +112,7 @@ async fn a_name_whose_address_changes_is_judged_by_the_address_that_is_dialled()
     }
     assert!(told.contains("127.0.0.2 is not dialled"), "{told}");
     changed.store(false, Ordering::SeqCst);
-    assert_eq!(post().await.unwrap().status(), 200);
+    assert_eq!(send().await.unwrap().status(), 200);
     assert_eq!(receiver.until("/hook", 2, SOON).await.len(), 2);
     assert_eq!(*asked.lock().unwrap(), ["endpoint.example"; 3]);
 }

@@ -67,17 +67,18 @@ impl World {
     }
 
     pub async fn declare_at(&self, name: &str, url: &str, more: &str) {
-        let mut spec = format!("{{source: {{eventTypes: [sensor.reading]}}, url: '{url}'");
+        let mut fields = vec!["source: {eventTypes: [sensor.reading]}".to_owned(), format!("url: '{url}'")];
         for (field, default) in [
             ("rateLimit", "{deliveries: 1000000, per: 1s}"),
             ("deduplication", "{key: event.event_id}"),
             ("circuitBreaker", "{failures: 1000}"),
         ] {
             if !more.contains(field) {
-                spec += &format!(", {field}: {default}");
+                fields.push(format!("{field}: {default}"));
             }
         }
-        let spec = if more.is_empty() { format!("{spec}}}") } else { format!("{spec}, {more}}}") };
+        fields.extend(Some(more.to_owned()).filter(|more| !more.is_empty()));
+        let spec = format!("{{{}}}", fields.join(", "));
         let file = self.platform.resources().join(format!("{name}.yaml"));
         std::fs::write(file, manifest("WebhookAction", name, &spec)).unwrap();
         self.until_runs(name).await;
