@@ -7,6 +7,8 @@
 //!                                        └─────────────▶ actions ──▶ webhooks
 //! ```
 //!
+//! What a room gives up on waits in [`dead_letters`] until somebody works through it.
+//!
 //! What each room runs is declared: [`registry`] loads it from the table `registration`, which the controllers
 //! write. `ARCHITECTURE.md` walks through both flows file by file.
 
@@ -16,6 +18,7 @@ pub mod registry;
 
 pub mod actions;
 pub mod bus;
+pub mod dead_letters;
 pub mod handler;
 pub mod ingest;
 pub mod outbox;

@@ -29,6 +29,8 @@ pub struct Claim {
     pub lanes: Vec<Lane>,
     /// Kafka: the topic that each event came by.
     pub topics: Vec<Arc<str>>,
+    /// Kafka: events that come behind others of higher positions, since the bus had refused them. They are in the event store.
+    pub late: Vec<StoredEvent>,
     /// The bus has, or may have, lost events that the group has not read: the event store must fill in before these are folded.
     pub gap: bool,
 }

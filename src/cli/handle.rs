@@ -10,6 +10,7 @@ use super::process::{BusArgs, LogArgs, PollArgs, Process, ServeArgs, prepare};
 use super::url::{DEFAULT_URL, DatabaseUrl};
 use crate::bus::wake::Wake;
 use crate::database::{self, Service, Urls};
+use crate::dead_letters;
 use crate::handler::Handler;
 use crate::lifecycle::Stage;
 use crate::registry::{self, Role};
@@ -22,7 +23,7 @@ pub struct HandleArgs {
     /// Database of the event store, which is read on the embedded bus and for rebuilds
     #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
     ingestion_database_url: SecretString,
-    /// Port of /healthz, /readyz, /health and /metrics
+    /// Port of dead letters (/api/v1/dead-letters), and of /healthz, /readyz, /health and /metrics
     #[arg(long, env = "CORNJACKET_HANDLER_PORT", default_value_t = 8084)]
     port: u16,
     #[command(flatten)]
@@ -64,7 +65,8 @@ pub async fn run(args: HandleArgs, logs: &LogArgs) -> anyhow::Result<()> {
         bus_gate: process.readiness.gate("handler bus", "connecting"),
     };
     handler.start(&process.lifecycle)?;
-    let routes = crate::operate::http::routes(process.operations("handler"));
+    let letters = dead_letters::routes(vec![database::pool(&urls.eventhandler, "dead letters", 2)?], "handler");
+    let routes = letters.merge(crate::operate::http::routes(process.operations("handler")));
     process.serve(Stage::Serve, "handler", SocketAddr::new(args.serve.bind, args.port), routes).await?;
     process.run(Duration::from_secs(args.serve.drain_seconds)).await
 }

@@ -160,6 +160,7 @@ pub async fn run(args: IngestArgs, logs: &LogArgs) -> anyhow::Result<()> {
         process.readiness.gate("database", "connecting"),
         &(Arc::new(move |shards| news.add(shards)) as outbox::OnCommit),
     );
+    ingest::mqtt::start_replays(&process.lifecycle, &state, &letters);
     if let Some(mqtt) = mqtt {
         ingest::mqtt::start(&process.lifecycle, &state, letters, mqtt);
     }

@@ -5,6 +5,7 @@ mod action;
 mod actions;
 pub mod controllers;
 mod crd;
+mod dlq;
 #[cfg(test)]
 mod documents;
 pub mod event;
@@ -66,6 +67,9 @@ enum Command {
     /// See what is delivered to endpoints, deliver again, switch endpoints off and on
     #[command(subcommand)]
     Action(action::ActionCommand),
+    /// Look at dead letters, replay them, or discard them
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// Apply pending database migrations, or say what is pending
     Migrate(migrate::MigrateArgs),
     /// Check manifests, without a database, a broker or a cluster
@@ -110,6 +114,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Event(command) => event::run(command).await,
         Command::Webhook(command) => webhook::run(command, &cli.logs).await,
         Command::Action(command) => action::run(command).await,
+        Command::Dlq(command) => dlq::run(command).await.map(|()| done),
         Command::Migrate(args) => migrate::run(args).await.map(|()| done),
         Command::Lint(args) => lint::run(&args).map(|()| done),
         Command::Crd(args) => crd::run(&args).map(|()| done),

@@ -11,6 +11,7 @@ use super::process::{BusArgs, LogArgs, PollArgs, Process, ServeArgs, prepare};
 use super::url::{DEFAULT_URL, DatabaseUrl};
 use crate::bus::wake::Wake;
 use crate::database::{self, Service};
+use crate::dead_letters;
 use crate::handler::BusChoice;
 use crate::lifecycle::Stage;
 use crate::registry::{self, Role};
@@ -21,7 +22,7 @@ pub struct RelayArgs {
     /// Database of the outbox and the event store
     #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
     ingestion_database_url: SecretString,
-    /// Port of /healthz, /readyz, /health and /metrics
+    /// Port of dead letters (/api/v1/dead-letters), and of /healthz, /readyz, /health and /metrics
     #[arg(long, env = "CORNJACKET_RELAY_PORT", default_value_t = 8083)]
     port: u16,
     #[command(flatten)]
@@ -79,6 +80,7 @@ pub async fn run(args: RelayArgs, logs: &LogArgs) -> anyhow::Result<()> {
         &process.lifecycle,
         process.readiness.gate("registrations", "loading"),
     );
+    let letters = dead_letters::routes(vec![database::pool(&args.ingestion_database_url, "dead letters", 2)?], "relay");
     let relay = Relay {
         pool,
         instance: process.instance,
@@ -94,7 +96,7 @@ pub async fn run(args: RelayArgs, logs: &LogArgs) -> anyhow::Result<()> {
         bus: process.readiness.gate("bus", "connecting"),
     };
     relay.start(&process.lifecycle)?;
-    let routes = crate::operate::http::routes(process.operations("relay"));
+    let routes = letters.merge(crate::operate::http::routes(process.operations("relay")));
     process.serve(Stage::Serve, "relay", SocketAddr::new(args.serve.bind, args.port), routes).await?;
     process.run(Duration::from_secs(args.serve.drain_seconds)).await
 }

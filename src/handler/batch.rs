@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::notify::Changed;
-use super::route;
 use super::store::{self, Progress};
+use super::{letters, route};
 use crate::bus::retry::{Retry, Verdict};
 use crate::bus::{BusError, Claim, DEFAULT_TOPIC, EVENT_HANDLER, Reader, Wanted};
 use crate::database::within;
+use crate::dead_letters::{self, Known};
 use crate::event::StoredEvent;
 use crate::operate::Gate;
 use crate::projection::store::{self as rows, Target};
@@ -65,6 +66,8 @@ enum Ended {
 struct Fed {
     subjects: Vec<Subject>,
     on_error: Vec<OnError>,
+    /// Hashes of the definitions.
+    hashes: Vec<String>,
     /// Those whose definition does not compile: they are to read the event store by the one that is registered, from where
     /// they are, and miss nothing.
     broken: Vec<String>,
@@ -186,6 +189,7 @@ impl Batches {
             let broken: Vec<&str> = fed.broken.iter().map(String::as_str).collect();
             store::detach(&mut claim.tx, Some(&broken), 0.0).await?;
         }
+        self.keep_late(&mut claim, &fed).await?;
         let events = std::mem::take(&mut claim.events);
         let mut working = Working::plan(&fed.subjects, &events);
         let loaded = rows::load(&mut claim.tx, Target::Live, &fed.subjects, &working.keys()).await?;
@@ -209,7 +213,7 @@ impl Batches {
 
     /// The projections that the group feeds, compiled.
     fn fed(&mut self, progress: Vec<Progress>) -> Fed {
-        let mut fed = Fed { subjects: Vec::new(), on_error: Vec::new(), broken: Vec::new() };
+        let mut fed = Fed { subjects: Vec::new(), on_error: Vec::new(), hashes: Vec::new(), broken: Vec::new() };
         let mut used = HashMap::new();
         for row in progress.into_iter().filter(Progress::is_fed) {
             let (Some(hash), Some(spec)) = (row.live_hash, row.live_spec) else { continue };
@@ -224,7 +228,8 @@ impl Batches {
                     }
                 },
             };
-            used.insert(hash, program.clone());
+            used.insert(hash.clone(), program.clone());
+            fed.hashes.push(hash);
             fed.on_error.push(spec.on_error);
             fed.subjects.push(Subject {
                 projection_type: row.projection_type,
@@ -257,6 +262,7 @@ impl Batches {
             counter!("cornjacket_handler_retries_total").increment(1);
             return Ok(Some(Ended::Postponed));
         }
+        let mut letters = Vec::new();
         for failure in &working.failures {
             let (event, subject) = (&events[failure.event], &fed.subjects[failure.subject]);
             if fed.on_error[failure.subject] == OnError::Halt {
@@ -271,9 +277,28 @@ impl Batches {
             let tried = self.retry.tried(claim.lanes[failure.event], event.event_id);
             let retries = i32::try_from(tried).unwrap_or(i32::MAX);
             let cause = failure.error.to_string();
-            store::dead_letter(&mut claim.tx, event, &subject.projection_type, &cause, retries).await?;
+            let definition = &fed.hashes[failure.subject];
+            letters.push(letters::of(event, &subject.projection_type, definition, &cause, retries));
         }
+        dead_letters::store::write(&mut claim.tx, &letters, Known::Stays).await?;
         Ok(None)
+    }
+
+    /// Events that came late cannot be folded last: their projections get letters, of which the replay is asked for at once.
+    async fn keep_late(&self, claim: &mut Claim, fed: &Fed) -> Result<(), sqlx::Error> {
+        let late = std::mem::take(&mut claim.late);
+        let reads = |event: &StoredEvent| {
+            let readers = fed.subjects.iter().zip(&fed.hashes);
+            let event = event.clone();
+            readers.filter(move |(subject, _)| subject.program.reads(&event.event_type))
+        };
+        let cause = "it came late: the bus had refused it";
+        let letters: Vec<_> = late
+            .iter()
+            .flat_map(|event| reads(event).map(|(s, hash)| letters::of(event, &s.projection_type, hash, cause, 0)))
+            .collect();
+        dead_letters::store::write(&mut claim.tx, &letters, Known::Stays).await?;
+        dead_letters::store::request(&mut claim.tx, &letters).await
     }
 
     async fn halt(&self, projection_type: &str, message: &str) -> Result<(), sqlx::Error> {

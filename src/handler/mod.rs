@@ -13,8 +13,10 @@ mod batch;
 mod catch_up;
 mod expire;
 mod history;
+mod letters;
 mod notify;
 mod plan;
+mod replay;
 mod route;
 pub mod store;
 mod supervise;
@@ -31,6 +33,7 @@ use crate::bus::kafka::{KafkaReader, KafkaSettings};
 use crate::bus::wake::{self, Wake};
 use crate::bus::{BusError, EVENT_HANDLER, Reader};
 use crate::database;
+use crate::dead_letters;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::operate::Gate;
 use crate::registry::{Acks, Catalog};
@@ -127,6 +130,14 @@ impl Handler {
         let expiry = expire::Expiry { pool: self.pool.clone(), catalog: self.catalog.clone() };
         lifecycle.spawn(Stage::Handle, "handler.expire", expiry.run(stop()));
         lifecycle.spawn(Stage::Handle, "handler.catch_up", catch_up.run(stop()));
+        let kafka = matches!(self.bus, BusChoice::Kafka(_));
+        let replays = replay::Replays::new(
+            database::own(&self.pool, 2),
+            database::own(&self.ingestion, 2),
+            kafka,
+            changed.clone(),
+        );
+        dead_letters::replay::start(lifecycle, Stage::Handle, &self.pool, replays);
         lifecycle.spawn(Stage::Handle, "handler.notify", changed.tell(self.pool.clone(), stop()));
         let (wake, instance, pool, token) = (self.event_store, self.instance, self.ingestion, stop());
         lifecycle.spawn(Stage::Handle, "handler.listen", async move {

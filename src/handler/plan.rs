@@ -66,13 +66,15 @@ fn begin(wanted: &Wanted, heads: &[i64], kafka: bool) -> Change {
         behind: 0,
         history_from: None,
         live_history_from: None,
+        begins_after: None,
         age_seconds: 0.0,
         settles_in: 0.0,
     };
     let to = match wanted.spec.start_from {
         StartFrom::Earliest => new,
         StartFrom::Latest => {
-            let from_now = Progress { cursors: heads.to_vec(), applied_through: heads.to_vec(), ..new };
+            let begins_after = Some(heads.to_vec());
+            let from_now = Progress { cursors: heads.to_vec(), applied_through: heads.to_vec(), begins_after, ..new };
             serve(wanted, &from_now, kafka)
         }
     };
@@ -157,7 +159,14 @@ fn rebuild(wanted: &Wanted, is: &Progress, kafka: bool) -> Change {
             Change { to: serve(wanted, is, kafka), clear_live: false, clear_beside: true, what: "changed: rows stay" }
         }
         _ => Change {
-            to: Progress { beside: false, live_hash: None, live_spec: None, live_history_from: None, ..from_start },
+            to: Progress {
+                beside: false,
+                live_hash: None,
+                live_spec: None,
+                live_history_from: None,
+                begins_after: None,
+                ..from_start
+            },
             clear_live: true,
             clear_beside: true,
             what: "changed: rebuilt in place",
@@ -199,6 +208,7 @@ mod tests {
         let latest =
             decide(Some(&wanted(StartFrom::Latest, Rebuild::BlueGreen, None)), None, &[5; SHARDS], false).expect("new");
         assert_eq!((latest.to.status.as_str(), latest.to.applied_through[0]), ("live", 5));
+        assert_eq!((earliest.to.begins_after, latest.to.begins_after), (None, Some(vec![5; SHARDS])));
     }
 
     #[test]

@@ -1,14 +1,12 @@
-//! SQL of the handler: progress of projections, the group's bus, dead letters.
+//! SQL of the handler: progress of projections, and the group's bus.
 
 use chrono::{DateTime, Utc};
 use crds::registration::Projection;
-use serde_json::{Value, json};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
-use uuid::Uuid;
 
 use crate::bus::GROUP_LOCK;
-use crate::event::{SHARDS, StoredEvent};
+use crate::event::SHARDS;
 
 /// A row of `projection_progress`.
 #[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
@@ -26,6 +24,9 @@ pub struct Progress {
     pub history_from: Option<DateTime<Utc>>,
     /// The same of the rows served.
     pub live_history_from: Option<DateTime<Utc>>,
+    /// Events at or below these positions are in no row: the projection began after them. None: it began at the first;
+    /// empty: where it began was not noted.
+    pub begins_after: Option<Vec<i64>>,
     /// Seconds since the row was last written.
     pub age_seconds: f64,
     /// Seconds until it may be handed back to the bus; none or less: now.
@@ -52,7 +53,7 @@ impl Progress {
 
 const COLUMNS: &str =
     "SELECT projection_type, live_hash, live_spec, target_hash, status, beside, cursors, applied_through,
-       behind, history_from, live_history_from, extract(epoch FROM now() - updated_at)::float8 AS age_seconds,
+       behind, history_from, live_history_from, begins_after, extract(epoch FROM now() - updated_at)::float8 AS age_seconds,
        coalesce(extract(epoch FROM hand_over_from - now()), 0)::float8 AS settles_in
   FROM projection_progress ORDER BY projection_type";
 
@@ -76,13 +77,36 @@ pub async fn lock_catching_up(
 ) -> Result<Option<Progress>, sqlx::Error> {
     sqlx::query_as(
         "SELECT projection_type, live_hash, live_spec, target_hash, status, beside, cursors, applied_through, behind,
-                history_from, live_history_from, extract(epoch FROM now() - updated_at)::float8 AS age_seconds,
+                history_from, live_history_from, begins_after, extract(epoch FROM now() - updated_at)::float8 AS age_seconds,
        coalesce(extract(epoch FROM hand_over_from - now()), 0)::float8 AS settles_in
            FROM projection_progress WHERE projection_type = $1 AND status = 'catching_up' FOR UPDATE SKIP LOCKED",
     )
     .bind(projection_type)
     .fetch_optional(connection)
     .await
+}
+
+/// The row of one projection.
+pub async fn progress_of(
+    connection: &mut PgConnection,
+    projection_type: &str,
+) -> Result<Option<Progress>, sqlx::Error> {
+    let rows = progress(connection).await?;
+    Ok(rows.into_iter().find(|row| row.projection_type == projection_type))
+}
+
+/// The same, locked until the transaction ends: a catch-up that works on it is waited for, but not for long.
+pub async fn lock_progress_of(
+    connection: &mut PgConnection,
+    projection_type: &str,
+) -> Result<Option<Progress>, sqlx::Error> {
+    sqlx::query("SET LOCAL lock_timeout = '2s'").execute(&mut *connection).await?;
+    sqlx::query("SELECT FROM projection_progress WHERE projection_type = $1 FOR UPDATE")
+        .bind(projection_type)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("SET LOCAL lock_timeout = 0").execute(&mut *connection).await?;
+    progress_of(connection, projection_type).await
 }
 
 /// Waits until no batch is under way, and keeps new ones out until the transaction ends.
@@ -121,13 +145,13 @@ pub async fn save(
     debug_assert_eq!((progress.cursors.len(), progress.applied_through.len()), (SHARDS, SHARDS));
     sqlx::query(
         "INSERT INTO projection_progress (projection_type, live_hash, live_spec, target_hash, status, beside, cursors,
-                applied_through, behind, history_from, live_history_from, message)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                applied_through, behind, history_from, live_history_from, begins_after, message)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
          ON CONFLICT (projection_type) DO UPDATE SET live_hash = EXCLUDED.live_hash, live_spec = EXCLUDED.live_spec,
                 target_hash = EXCLUDED.target_hash, status = EXCLUDED.status, beside = EXCLUDED.beside,
                 cursors = EXCLUDED.cursors, applied_through = EXCLUDED.applied_through, behind = EXCLUDED.behind,
                 history_from = EXCLUDED.history_from, live_history_from = EXCLUDED.live_history_from,
-                message = EXCLUDED.message, updated_at = now()",
+                begins_after = EXCLUDED.begins_after, message = EXCLUDED.message, updated_at = now()",
     )
     .bind(&progress.projection_type)
     .bind(&progress.live_hash)
@@ -140,6 +164,7 @@ pub async fn save(
     .bind(progress.behind)
     .bind(progress.history_from)
     .bind(progress.live_history_from)
+    .bind(&progress.begins_after)
     .bind(message)
     .execute(connection)
     .await?;
@@ -271,41 +296,6 @@ pub async fn choose_bus(connection: &mut PgConnection, group: &str, bus: &str) -
     .execute(connection)
     .await?;
     Ok(before)
-}
-
-/// Writes an event that a projection could not fold to the dead letters, once.
-pub async fn dead_letter(
-    connection: &mut PgConnection,
-    event: &StoredEvent,
-    projection_type: &str,
-    cause: &str,
-    retries: i32,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO dlq (dlq_id, consumer, event_id, event_payload, error_message, retry_count, subject)
-         VALUES ($1, 'event-handler', $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
-    )
-    .bind(Uuid::now_v7())
-    .bind(event.event_id)
-    .bind(envelope(event))
-    .bind(format!("projection {projection_type}: {cause}"))
-    .bind(retries)
-    .bind(projection_type)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-fn envelope(event: &StoredEvent) -> Value {
-    json!({
-        "event_id": event.event_id,
-        "event_type": event.event_type,
-        "aggregate_id": event.aggregate_id,
-        "timestamp": event.timestamp,
-        "payload": event.payload,
-        "metadata": event.metadata,
-        "ingested_at": event.ingested_at,
-    })
 }
 
 /// Forgets the cursors of all catch-ups but those named.

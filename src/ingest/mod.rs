@@ -87,6 +87,7 @@ pub struct Ingest {
     bodies: http::Bodies,
     ids: EventIds,
     clock: Arc<dyn Clock>,
+    on_commit: OnCommit,
     instruments: Instruments,
 }
 
@@ -135,6 +136,7 @@ pub fn start(
         bodies: http::Bodies::new(settings.limits.bodies_bytes),
         ids: EventIds::default(),
         clock: Arc::new(SystemClock),
+        on_commit: Arc::clone(on_commit),
         instruments: Instruments::new(),
     })
 }

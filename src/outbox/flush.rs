@@ -188,7 +188,7 @@ pub(super) fn committed(answers: &[Row]) -> bool {
     !answers.iter().any(|answer| matches!(answer, Row::OtherRequest | Row::Gone))
 }
 
-fn key_reused(entry: &Entry) -> RefusedBy {
+pub(super) fn key_reused(entry: &Entry) -> RefusedBy {
     RefusedBy::KeyReused(entry.key.as_ref().map(|k| k.shown().to_owned()).unwrap_or_default())
 }
 

@@ -37,6 +37,7 @@ pub use idempotency::{IdempotencyKey, RequestHash};
 use instruments::Instruments;
 use job::Job;
 pub use settings::Settings;
+pub use store::write_one;
 use writer::Writer;
 
 /// Told after each commit which shards have news.

@@ -7,8 +7,8 @@ use sqlx::postgres::{PgBindIterExt, PgConnectOptions, PgConnection};
 use sqlx::{Connection, Row as _};
 use uuid::Uuid;
 
-use super::flush::{Row, committed};
-use super::{Entry, IdempotencyKey, Settings};
+use super::flush::{Row, committed, key_reused};
+use super::{Accepted, Entry, IdempotencyKey, Outcome, RefusedBy, Settings};
 
 /// How long a key is remembered, in hours.
 const KEY_HOURS: i32 = 24;
@@ -191,6 +191,29 @@ impl Store {
     pub async fn close(self) {
         let _ = tokio::time::timeout(Duration::from_secs(1), self.connection.close()).await;
     }
+}
+
+/// Writes one row in the transaction of the caller.
+///
+/// # Errors
+/// The database's; those about the data as well.
+pub async fn write_one(connection: &mut PgConnection, entry: &Entry) -> Result<Outcome, sqlx::Error> {
+    if entry.key.is_none() {
+        sqlx::query(INSERT)
+            .bind([entry.event_id])
+            .bind([entry.envelope.as_str()])
+            .bind([entry.shard])
+            .execute(connection)
+            .await?;
+        return Ok(Ok(Accepted { event_id: entry.event_id, repeated: false }));
+    }
+    let answers = insert_keyed(connection, &[entry]).await?;
+    Ok(match answers.first() {
+        Some(Row::Before(event_id)) => Ok(Accepted { event_id: *event_id, repeated: true }),
+        Some(Row::OtherRequest) => Err(key_reused(entry)),
+        Some(Row::Gone) => Err(RefusedBy::Unavailable("its idempotency key was just forgotten".to_owned())),
+        Some(Row::Stored) | None => Ok(Accepted { event_id: entry.event_id, repeated: false }),
+    })
 }
 
 async fn insert_keyed(connection: &mut PgConnection, rows: &[&Entry]) -> Result<Vec<Row>, sqlx::Error> {

@@ -8,6 +8,7 @@
 //! folded once, whatever path it came by.
 
 mod fold;
+mod late;
 mod program;
 pub mod store;
 #[cfg(test)]
@@ -15,5 +16,6 @@ mod tests;
 mod working;
 
 pub use fold::{FoldError, Folded, Row};
+pub use late::Late;
 pub use program::Program;
-pub use working::{Failure, Subject, Tally, Working};
+pub use working::{Failure, RowKey, Subject, Tally, Working};

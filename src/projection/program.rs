@@ -66,6 +66,11 @@ impl Program {
         !matches!(self.rule, Rule::Latest)
     }
 
+    /// Whether an event may be applied after later ones: the row keeps the newest by (time, id), whatever the order.
+    pub fn keeps_newest(&self) -> bool {
+        matches!(self.rule, Rule::Latest)
+    }
+
     /// The event types and prefixes it reads.
     pub fn source(&self) -> &Source {
         &self.source

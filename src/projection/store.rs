@@ -108,11 +108,23 @@ async fn lock_shared_rows(
     Ok(())
 }
 
-/// Writes rows, beside what `$also` does with them (`w`). Indexed columns of a row that is there stay as they are, so
+/// Writes rows, beside what `$also` does with them (`w`); those that are there where `$guard` lets it. Indexed columns of a row that is there stay as they are, so
 /// that its update needs no index entry (heap-only tuple). A row never goes back: while a catch-up begins, a batch that was
 /// open before may still write. (Rows fed by several shards are locked, see [`load`].)
 macro_rules! write_into {
-    ($table:literal, $also:literal) => {
+    ($table:literal, $also:expr) => {
+        write_into!(
+            $table,
+            $also,
+            concat!(
+                $table,
+                ".position < EXCLUDED.position OR ",
+                $table,
+                ".shard <> EXCLUDED.shard OR EXCLUDED.positions IS NOT NULL"
+            )
+        )
+    };
+    ($table:literal, $also:expr, $guard:expr) => {
         concat!(
             "WITH w AS MATERIALIZED (
                SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::uuid[], $6::timestamptz[],
@@ -131,22 +143,23 @@ macro_rules! write_into {
                     shard = EXCLUDED.shard, position = EXCLUDED.position, positions = EXCLUDED.positions,
                     changed_by = EXCLUDED.changed_by
               WHERE ",
-            $table,
-            ".position < EXCLUDED.position OR ",
-            $table,
-            ".shard <> EXCLUDED.shard OR EXCLUDED.positions IS NOT NULL"
+            $guard
         )
     };
 }
 
 /// Streams learn of the rows from the log of changes; a crash of PostgreSQL emptied the table of the epoch.
-const WRITE_LIVE: &str = write_into!(
-    "projections",
-    ", epoch AS (INSERT INTO projection_epoch SELECT WHERE NOT EXISTS (SELECT FROM projection_epoch)
+macro_rules! log_changes {
+    () => {
+        ", epoch AS (INSERT INTO projection_epoch SELECT WHERE NOT EXISTS (SELECT FROM projection_epoch)
                  ON CONFLICT DO NOTHING),
        log AS (INSERT INTO projection_changes (projection_type, keys) SELECT type, array_agg(key) FROM w GROUP BY type
                ON CONFLICT (projection_type, changed_by) DO UPDATE SET keys = projection_changes.keys || EXCLUDED.keys) "
-);
+    };
+}
+
+const WRITE_LIVE: &str = write_into!("projections", log_changes!());
+const WRITE_ANEW: &str = write_into!("projections", log_changes!(), "true");
 
 /// Writes rows, in the order given: one statement a batch.
 pub async fn write(
@@ -162,6 +175,24 @@ pub async fn write(
         Target::Live => WRITE_LIVE,
         Target::Beside => write_into!("projections_rebuild", ""),
     };
+    write_by(sql, connection, subjects, rows).await
+}
+
+/// Writes live rows whatever is there: who does so keeps everybody else from them, from before they were read on.
+pub async fn write_anew(
+    connection: &mut PgConnection,
+    subjects: &[Subject],
+    rows: &[(&RowKey, &Row)],
+) -> Result<(), sqlx::Error> {
+    if rows.is_empty() { Ok(()) } else { write_by(WRITE_ANEW, connection, subjects, rows).await }
+}
+
+async fn write_by(
+    sql: &'static str,
+    connection: &mut PgConnection,
+    subjects: &[Subject],
+    rows: &[(&RowKey, &Row)],
+) -> Result<(), sqlx::Error> {
     sqlx::query(sql)
         .bind(rows.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
         .bind(rows.iter().map(|(key, _)| subjects[key.0].projection_type.as_str()).collect::<Vec<_>>())

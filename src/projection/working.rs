@@ -119,18 +119,20 @@ impl<'a> Working<'a> {
 }
 
 fn form(cell: &OnceLock<cel::Value>, event: &StoredEvent) -> cel::Value {
-    cell.get_or_init(|| {
-        event_value(&EventParts {
-            event_id: &event.event_id.to_string(),
-            event_type: &event.event_type,
-            aggregate_id: &event.aggregate_id,
-            timestamp: event.timestamp,
-            ingested_at: event.ingested_at,
-            payload: &event.payload,
-            metadata: &event.metadata,
-        })
+    cell.get_or_init(|| cel_form(event)).clone()
+}
+
+/// An event as expressions see it.
+pub(super) fn cel_form(event: &StoredEvent) -> cel::Value {
+    event_value(&EventParts {
+        event_id: &event.event_id.to_string(),
+        event_type: &event.event_type,
+        aggregate_id: &event.aggregate_id,
+        timestamp: event.timestamp,
+        ingested_at: event.ingested_at,
+        payload: &event.payload,
+        metadata: &event.metadata,
     })
-    .clone()
 }
 
 fn index(shard: Shard) -> usize {

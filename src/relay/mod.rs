@@ -10,6 +10,7 @@ pub mod maintenance;
 pub mod partitions;
 mod poison;
 mod publish;
+mod replay;
 pub mod store;
 
 use std::sync::Arc;
@@ -81,6 +82,7 @@ impl Relay {
     pub fn start(self, lifecycle: &Lifecycle) -> Result<(), crate::bus::BusError> {
         let stop = || lifecycle.token(Stage::Relay);
         let publish = Wake::default();
+        let publish_again = publish.clone();
         let busy = database::own(&self.pool, u32::try_from(self.settings.workers).unwrap_or(1) + 1);
         for number in 0..self.settings.workers {
             let appender = append::Appender {
@@ -108,6 +110,7 @@ impl Relay {
             drop_unread: self.settings.drop_unread,
         };
         lifecycle.spawn(Stage::Relay, "relay.maintain", maintenance.run(stop()));
+        replay::start(lifecycle, &self.pool, self.kafka.is_some(), &self.outbox, &publish_again);
         let (pool, instance) = (self.pool.clone(), self.instance);
         let (tells, listens, stop_tell, stop_listen) = (self.event_store.clone(), self.outbox.clone(), stop(), stop());
         let telling_pool = pool.clone();

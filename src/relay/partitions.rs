@@ -80,6 +80,14 @@ pub async fn make_missing(pool: &PgPool, now: DateTime<Utc>) -> Result<usize, sq
     make(&mut connection, &days).await
 }
 
+/// Makes the partition that an event of this id needs, as [`make_missing`] does.
+pub async fn make_for(pool: &PgPool, event_id: Uuid, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    let millis = i64::try_from(event_id.as_u128() >> 80).unwrap_or(i64::MAX);
+    let day = DateTime::from_timestamp_millis(millis).map(|at| at.date_naive());
+    let Some(day) = day.filter(|day| believable(*day, now.date_naive())) else { return Ok(()) };
+    make(&mut *pool.acquire().await?, &[day]).await.map(drop)
+}
+
 fn believable(day: NaiveDate, today: NaiveDate) -> bool {
     let days_off = (day - today).num_days();
     (-90..=2).contains(&days_off)

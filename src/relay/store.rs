@@ -165,12 +165,17 @@ pub async fn oldest(connection: &mut PgConnection, shard: Shard) -> Result<Optio
         .await
 }
 
-/// Moves an outbox row to the dead letters.
+/// Moves an outbox row to the dead letters; the letter of one that was replayed and fails again is pending again.
 pub async fn dead_letter(connection: &mut PgConnection, outbox_id: Uuid, cause: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "WITH taken AS (DELETE FROM outbox WHERE outbox_id = $2 RETURNING event_payload, retry_count)
-         INSERT INTO dlq (dlq_id, consumer, event_id, event_payload, error_message, retry_count)
-         SELECT $1, 'relay', $2, event_payload, $3, retry_count FROM taken ON CONFLICT DO NOTHING",
+        "WITH taken AS (
+           DELETE FROM outbox WHERE outbox_id = $2 RETURNING event_payload, retry_count, shard, position)
+         INSERT INTO dlq (dlq_id, consumer, event_id, event_payload, error_message, retry_count, shard, position)
+         SELECT $1, 'relay', $2, event_payload, $3, retry_count, shard, position FROM taken
+         ON CONFLICT (consumer, event_id, subject) WHERE event_id IS NOT NULL DO UPDATE SET
+                status = 'pending', error_message = EXCLUDED.error_message, failed_at = now(),
+                retry_count = dlq.retry_count + 1 + EXCLUDED.retry_count, replay_requested_at = NULL, resolved_at = NULL,
+                reason = NULL, position = coalesce(EXCLUDED.position, dlq.position)",
     )
     .bind(Uuid::now_v7())
     .bind(outbox_id)

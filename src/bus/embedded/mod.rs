@@ -113,7 +113,7 @@ impl EmbeddedReader {
         }
         self.cursors.advance(&mut tx, &last_positions(&events)).await?;
         let lanes = events.iter().map(|e| Lane::try_from(e.shard).unwrap_or(0)).collect();
-        Ok(Some(Claim { tx, events, lanes, topics: Vec::new(), gap: false }))
+        Ok(Some(Claim { tx, events, lanes, topics: Vec::new(), late: Vec::new(), gap: false }))
     }
 
     pub(super) fn committed(&mut self) {

@@ -126,7 +126,8 @@ impl KafkaReader {
         let places = store::lock(&mut tx, self.group, &names).await?;
         let mut places: HashMap<(String, i32), Place> =
             places.into_iter().map(|place| ((place.topic.clone(), place.partition), place)).collect();
-        let mut claim = Claim { tx, events: Vec::new(), lanes: Vec::new(), topics: Vec::new(), gap: false };
+        let mut claim =
+            Claim { tx, events: Vec::new(), lanes: Vec::new(), topics: Vec::new(), late: Vec::new(), gap: false };
         self.open.clear();
         for (partition, records) in partitions {
             let place = places.remove(&(partition.0.to_string(), partition.1));
@@ -163,6 +164,10 @@ impl KafkaReader {
             let Some(seen) = usize::try_from(event.shard).ok().and_then(|shard| place.positions.get_mut(shard)) else {
                 continue;
             };
+            if event.position <= *seen && record.late {
+                claim.late.push(event.clone());
+                continue;
+            }
             if event.position <= *seen {
                 counter!("cornjacket_bus_duplicates_total").increment(1);
                 continue;

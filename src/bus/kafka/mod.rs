@@ -33,4 +33,6 @@ pub mod header {
     /// Shard and position in the event store: what is at or below the last position seen is a duplicate.
     pub const SHARD: &str = "shard";
     pub const POSITION: &str = "position";
+    /// Present where the bus had refused the event before: it comes behind events of higher positions, and is no duplicate.
+    pub const LATE: &str = "late";
 }

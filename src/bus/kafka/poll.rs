@@ -267,7 +267,12 @@ impl Thread {
                 "the topic is not the one that was read before: the event store fills the gap");
         }
         chunk.extend(gap);
-        let event = |record| Record { event: record::decode(message), bytes: message.payload_len(), ..record };
+        let event = |record| Record {
+            event: record::decode(message),
+            late: record::is_late(message),
+            bytes: message.payload_len(),
+            ..record
+        };
         chunk.extend(record.map(event));
     }
 

@@ -154,6 +154,7 @@ fn gap(partition: &Partition, epoch: u64, expects: i64, next: i64) -> Record {
         expects,
         offset: next - 1,
         gap: true,
+        late: false,
         event: None,
         bytes: 0,
     }

@@ -33,6 +33,8 @@ pub struct Message {
     pub event_id: String,
     pub event_type: String,
     pub traceparent: Option<String>,
+    /// Events of higher positions may be in the topic already.
+    pub late: bool,
     pub shard: i16,
     pub position: i64,
 }
@@ -130,6 +132,7 @@ impl Producer {
             (header::TRACEPARENT, message.traceparent.as_deref()),
             (header::SHARD, Some(&shard)),
             (header::POSITION, Some(&position)),
+            (header::LATE, message.late.then_some("1")),
         ]);
         let mut record = BaseRecord::with_opaque_to(&message.topic, Box::new((batch.clone(), at)))
             .key(&message.key)

@@ -24,6 +24,8 @@ pub(super) struct Record {
     pub gap: bool,
     /// `None`: not an event of ours, or only a gap.
     pub event: Option<StoredEvent>,
+    /// It may come behind events of higher positions.
+    pub late: bool,
     /// Size of the message's value.
     pub bytes: usize,
 }
@@ -45,6 +47,11 @@ struct Wire {
     #[serde(default)]
     metadata: serde_json::Value,
     ingested_at: chrono::DateTime<chrono::Utc>,
+}
+
+/// Whether a message says that it comes behind events of higher positions.
+pub(super) fn is_late(message: &BorrowedMessage<'_>) -> bool {
+    message.headers().is_some_and(|headers| headers.iter().any(|found| found.key == header::LATE))
 }
 
 fn number(message: &BorrowedMessage<'_>, name: &str) -> Option<i64> {

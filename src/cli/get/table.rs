@@ -99,7 +99,7 @@ fn cut(message: &str) -> String {
 }
 
 /// As kubectl writes it: `45s`, `12m`, `3h`, `2d`.
-fn age(age: chrono::TimeDelta) -> String {
+pub fn age(age: chrono::TimeDelta) -> String {
     let seconds = age.num_seconds().max(0);
     match seconds {
         0..120 => format!("{seconds}s"),

@@ -47,7 +47,7 @@ pub struct UpArgs {
     /// Port of `GET /api/v1/projections`
     #[arg(long, env = "CORNJACKET_QUERY_PORT", default_value_t = 8081, value_name = "PORT")]
     query_port: u16,
-    /// Port of webhook actions; in this release it answers /healthz, /readyz, /health and /metrics
+    /// Port of webhook actions and of dead letters (/api/v1/dead-letters)
     #[arg(long, env = "CORNJACKET_ACTIONS_PORT", default_value_t = 8082, value_name = "PORT")]
     actions_port: u16,
     /// Database of the outbox and the event store. With any of the three URLs no private PostgreSQL is started

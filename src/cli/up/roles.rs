@@ -50,7 +50,7 @@ pub(super) async fn start(args: &UpArgs, process: &Process, bus: BusChoice, urls
     let broker = listen_to_devices(args, process).await?;
     Ok(Addresses {
         query: serve_queries(args, process, urls, &registry).await?,
-        actions: serve_deliveries(args, process, deliveries).await?,
+        actions: serve_deliveries(args, process, urls, deliveries).await?,
         ingest: take_in(args, process, urls, &registry, outbox, broker).await?,
         broker,
     })
@@ -177,6 +177,7 @@ async fn take_in(
         None if args.no_mqtt => None,
         None => args.mqtt.settings("default", largest)?,
     };
+    ingest::mqtt::start_replays(&process.lifecycle, &state, &pool);
     if let Some(mqtt) = mqtt {
         ingest::mqtt::start(&process.lifecycle, &state, pool.clone(), mqtt);
     }
@@ -221,11 +222,15 @@ async fn serve_queries(
     process.serve(Stage::Serve, "query", SocketAddr::new(args.bind, args.query_port), routes).await
 }
 
+/// The port of actions: deliveries, and dead letters of all databases.
 async fn serve_deliveries(
     args: &UpArgs,
     process: &Process,
+    urls: &Urls,
     service: actions::http::Service,
 ) -> anyhow::Result<SocketAddr> {
-    let routes = actions::http::routes(service).merge(operate::http::routes(process.operations("actions")));
+    let databases = urls.distinct();
+    let letters = databases.iter().map(|(url, _)| database::pool(url, "dead letters", 2)).collect::<Result<_, _>>()?;
+    let routes = actions::http::routes(service, letters).merge(operate::http::routes(process.operations("actions")));
     process.serve(Stage::Serve, "actions", SocketAddr::new(args.bind, args.actions_port), routes).await
 }

@@ -6,7 +6,7 @@ use crate::event::SHARDS;
 /// Moves cursors past what was read. A shard of which less was read than was asked for has no more up to its head, which
 /// was looked up before: what is missing was dropped with its partition. Of the shards that a page was cut before or in,
 /// nothing is known but what it holds.
-pub(super) fn advance(cursors: &mut [i64], page: &Page, heads: &[i64], per_shard: i64) {
+pub(in crate::handler) fn advance(cursors: &mut [i64], page: &Page, heads: &[i64], per_shard: i64) {
     let mut read = vec![0; cursors.len()];
     for event in &page.events {
         if let Some(at) = usize::try_from(event.shard).ok().filter(|at| *at < cursors.len()) {

@@ -11,9 +11,10 @@ use tracing::{error, warn};
 use super::{CatchUp, Step};
 use crate::bus::BusError;
 use crate::bus::retry::DELAYS;
+use crate::dead_letters::{self, Known};
 use crate::event::StoredEvent;
-use crate::handler::expire;
 use crate::handler::store::{self, Progress};
+use crate::handler::{expire, letters};
 use crate::projection::store::{self as rows, Target};
 use crate::projection::{Subject, Working};
 use crate::registry::LoadedProjection;
@@ -70,6 +71,8 @@ async fn give_up(
     working: &Working<'_>,
     events: &[StoredEvent],
 ) -> Result<Option<Step>, BusError> {
+    let definition = loaded.spec.definition_hash();
+    let mut letters = Vec::new();
     for failure in &working.failures {
         let event = &events[failure.event];
         let cause = failure.error.to_string();
@@ -82,7 +85,8 @@ async fn give_up(
         warn!(event_id = %event.event_id, projection = loaded.spec.projection_type, cause, "event cannot be folded: it goes to the dead letters");
         counter!("cornjacket_handler_dead_letters_total").increment(1);
         let retries = i32::try_from(DELAYS.len()).unwrap_or(i32::MAX);
-        store::dead_letter(connection, event, &loaded.spec.projection_type, &cause, retries).await?;
+        letters.push(letters::of(event, &loaded.spec.projection_type, &definition, &cause, retries));
     }
+    dead_letters::store::write(connection, &letters, Known::Renewed).await?;
     Ok(None)
 }

@@ -9,8 +9,8 @@ use super::cursors::{advance, behind};
 use super::{CatchUp, NEAR, Step, end, lock};
 use crate::bus::BusError;
 use crate::bus::embedded::store as event_store;
-use crate::handler::history;
 use crate::handler::store::{self, Progress};
+use crate::handler::{history, letters};
 use crate::registry::LoadedProjection;
 
 impl CatchUp {
@@ -68,6 +68,9 @@ impl CatchUp {
         loaded: &Arc<LoadedProjection>,
         progress: &mut Progress,
     ) -> Result<(), BusError> {
+        if progress.live_hash.is_none() {
+            letters::folded_anew(connection, progress, &loaded.spec.definition_hash()).await?;
+        }
         serve(loaded, progress);
         if self.reads_on(loaded) {
             progress.target_hash.clone_from(&progress.live_hash);
@@ -81,6 +84,10 @@ impl CatchUp {
 
 /// The rows served are of the wanted definition, as far as was read.
 pub(super) fn serve(loaded: &LoadedProjection, progress: &mut Progress) {
+    if progress.beside {
+        // These were built from the first event on.
+        progress.begins_after = None;
+    }
     progress.beside = false;
     progress.behind = 0;
     progress.live_history_from = progress.history_from;

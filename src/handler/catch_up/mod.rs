@@ -21,7 +21,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use self::cursors::{advance, behind};
+pub(super) use self::cursors::advance;
+use self::cursors::behind;
 use super::history;
 use super::notify::Changed;
 use super::store::{self, Progress};

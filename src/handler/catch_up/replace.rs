@@ -11,7 +11,7 @@ use super::{CatchUp, Step, end, lock};
 use crate::bus::BusError;
 use crate::bus::embedded::store as event_store;
 use crate::handler::store::{self, Progress};
-use crate::handler::{expire, history};
+use crate::handler::{expire, history, letters};
 use crate::projection::store as rows;
 use crate::registry::LoadedProjection;
 
@@ -34,6 +34,7 @@ impl CatchUp {
             expire::drop_rebuilt(&mut tx, &progress.projection_type, seconds).await?;
         }
         rows::swap(&mut tx, &progress.projection_type).await?;
+        letters::folded_anew(&mut tx, &progress, &loaded.spec.definition_hash()).await?;
         serve(loaded, &mut progress);
         store::save(&mut tx, &progress, None).await?;
         tx.commit().await?;

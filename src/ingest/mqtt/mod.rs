@@ -21,6 +21,7 @@ mod instruments;
 mod intake;
 mod message;
 mod read;
+mod replay;
 mod routes;
 mod settings;
 mod store;
@@ -50,6 +51,7 @@ use self::window::Window;
 use super::Ingest;
 use crate::lifecycle::{Lifecycle, Stage};
 
+pub use self::replay::start as start_replays;
 pub use self::settings::{Settings, Version};
 
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(250), cap: Duration::from_secs(10) };

@@ -43,8 +43,11 @@ pub fn routes(operations: Operations) -> Router {
 
 /// Who answers here, and what there is to ask.
 async fn index(State(operations): State<Operations>) -> Response {
-    let described: &[&str] =
-        if ["ingest", "query", "actions"].contains(&operations.role) { &["/docs", "/openapi.json"] } else { &[] };
+    let described: &[&str] = if ["ingest", "query", "relay", "handler", "actions"].contains(&operations.role) {
+        &["/docs", "/openapi.json"]
+    } else {
+        &[]
+    };
     let paths = [described, &["/healthz", "/readyz", "/health", "/metrics"]].concat();
     Json(json!({"service": operations.role, "version": env!("CARGO_PKG_VERSION"), "paths": paths})).into_response()
 }

@@ -54,6 +54,20 @@ const METRICS: &[(Sort, &str, &str)] = &[
     ),
     (Gauge, "cornjacket_mqtt_subscriptions", "Subscriptions at the MQTT broker that are granted, and refused."),
     (Gauge, "cornjacket_build_info", "Always 1; the labels say which version and role runs."),
+    (Gauge, "cornjacket_dead_letters", "Dead letters of a consumer, by status: pending, replayed, discarded."),
+    (Counter, "cornjacket_dead_letters_discarded_total", "Dead letters that were discarded, by consumer."),
+    (
+        Counter,
+        "cornjacket_dead_letters_failures_total",
+        "Passes over dead letters that failed as a whole; tried again.",
+    ),
+    (Histogram, "cornjacket_dead_letters_pass_seconds", "Time of a pass that replayed dead letters, by consumer."),
+    (
+        Counter,
+        "cornjacket_dead_letters_replays_total",
+        "Replays of dead letters that ended, by consumer and outcome: replayed, failed (pending again), held (an earlier one of the lane failed).",
+    ),
+    (Counter, "cornjacket_dead_letters_requested_total", "Dead letters of which a replay was asked for, by consumer."),
     (Counter, "cornjacket_bus_duplicates_total", "Messages from Kafka that had been read before and were dropped."),
     (
         Counter,

@@ -188,6 +188,7 @@ fn message(row: &Positioned, topic: &str) -> Message {
         event_id: row.outbox_id.to_string(),
         event_type: row.event_type.clone(),
         traceparent: row.traceparent.clone(),
+        late: row.late,
         shard: row.shard,
         position: row.position,
     }

@@ -16,6 +16,8 @@ pub struct Positioned {
     pub event_type: String,
     pub aggregate_id: String,
     pub traceparent: Option<String>,
+    /// The bus refused it before: events of higher positions may be published already.
+    pub late: bool,
     /// The envelope as JSON text.
     pub envelope: String,
     /// Bytes of the envelope as the outbox keeps it.
@@ -48,7 +50,7 @@ pub async fn lock(connection: &mut PgConnection, shards: ShardSet) -> Result<Sha
 const POSITIONED: &str = "
 SELECT o.outbox_id, o.shard, o.position, o.event_payload->>'event_type' AS event_type,
        o.event_payload->>'aggregate_id' AS aggregate_id, o.event_payload->'metadata'->>'traceparent' AS traceparent,
-       o.event_payload::text AS envelope, o.size
+       o.late, o.event_payload::text AS envelope, o.size
   FROM unnest($1::smallint[], $2::bigint[]) AS c (shard, floor)
  CROSS JOIN LATERAL (
    SELECT n.*, sum(n.size) OVER (ORDER BY n.position ROWS UNBOUNDED PRECEDING) - n.size AS before FROM (
