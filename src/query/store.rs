@@ -52,6 +52,8 @@ pub struct ProjectionType {
     pub behind: i64,
     /// Why it is halted.
     pub message: Option<String>,
+    /// Events that it gave up on and that wait for a decision.
+    pub dead_letters: i64,
     pub updated_at: Option<DateTime<Utc>>,
 }
 
@@ -186,9 +188,12 @@ fn push_index_key(query: &mut QueryBuilder<Postgres>, path: &[String], operator:
 /// The projections that the handler knows.
 pub async fn types(pool: &PgPool) -> sqlx::Result<Vec<ProjectionType>> {
     sqlx::query_as(
-        "SELECT projection_type, status, beside AND target_hash IS NOT NULL AS rebuilding, behind, message, updated_at
-         FROM projection_progress ORDER BY projection_type",
+        "SELECT projection_type, p.status, beside AND target_hash IS NOT NULL AS rebuilding, behind, message, updated_at,
+                (SELECT count(*) FROM dlq
+                  WHERE consumer = $1 AND subject = projection_type AND dlq.status = 'pending') AS dead_letters
+         FROM projection_progress p ORDER BY projection_type",
     )
+    .bind(crate::dead_letters::EVENT_HANDLER)
     .fetch_all(pool)
     .await
 }

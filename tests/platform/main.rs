@@ -7,6 +7,7 @@ mod batch_bytes;
 mod cluster;
 mod controllers;
 mod controllers_world;
+mod dead_letters;
 mod event_commands;
 mod failures;
 mod first_steps;

@@ -84,11 +84,11 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
     let pool = database::pool(&url, "get", 1)?;
     let read = store::read(&pool, &args.namespace);
     let read = tokio::time::timeout(ANSWER, read).await.context("the database does not answer")?;
-    let (mut entries, life) = read.with_context(|| unreadable(&args))?;
+    let (mut entries, life, waiting) = read.with_context(|| unreadable(&args))?;
     for entry in &mut entries {
         silence::tell(entry, &life);
     }
-    if let Some(note) = silence::note(&life) {
+    for note in silence::note(&life).into_iter().chain(table::waiting(&waiting)) {
         eprintln!("{note}");
     }
     entries.retain(|entry| args.kind().is_none_or(|kind| kind == entry.kind));
@@ -162,6 +162,9 @@ fn object(entry: &Entry) -> Value {
             "updatedAt": registered.updated_at,
             "spec": registered.spec,
         });
+    }
+    if let Some(letters) = entry.dead_letters {
+        object["deadLetters"] = json!(letters);
     }
     if let Some(progress) = &entry.progress {
         object["progress"] = json!({

@@ -66,6 +66,7 @@ mod tests {
             status: json!({"conditions": [{"type": "Ready", "status": "True", "reason": "Available"}]}),
             registered: None,
             progress: None,
+            dead_letters: None,
         };
         tell(&mut entry, life);
         assert_eq!(entry.status["conditions"].as_array().map(Vec::len), Some(1));

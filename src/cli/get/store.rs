@@ -9,6 +9,8 @@ use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgPool, Row};
 
+use crate::dead_letters::EVENT_HANDLER;
+
 /// A resource as declared or registered.
 pub struct Entry {
     pub kind: Kind,
@@ -22,6 +24,8 @@ pub struct Entry {
     pub registered: Option<Registered>,
     /// What the handler does with a projection.
     pub progress: Option<Progress>,
+    /// Events that a projection gave up on and that wait for a decision.
+    pub dead_letters: Option<i64>,
 }
 
 pub struct Registered {
@@ -53,8 +57,11 @@ pub struct Life {
     pub connected: bool,
 }
 
-/// Everything of a namespace, by kind and name; with who lives to run it.
-pub async fn read(pool: &PgPool, namespace: &str) -> Result<(Vec<Entry>, Life), sqlx::Error> {
+/// Dead letters that wait for a decision, by consumer and part of it.
+pub type Waiting = HashMap<(String, Option<String>), i64>;
+
+/// Everything of a namespace, by kind and name; with who lives to run it, and which dead letters wait.
+pub async fn read(pool: &PgPool, namespace: &str) -> Result<(Vec<Entry>, Life, Waiting), sqlx::Error> {
     let rows = sqlx::query(
         "SELECT kind, name, coalesce(s.generation, r.generation) AS generation, s.origin, s.status,
                 coalesce(s.created_at, r.updated_at) AS created_at,
@@ -66,13 +73,22 @@ pub async fn read(pool: &PgPool, namespace: &str) -> Result<(Vec<Entry>, Life), 
     .bind(namespace)
     .fetch_all(pool)
     .await?;
-    let progress = progress(pool).await?;
+    let (progress, waiting) = (progress(pool).await?, waiting(pool).await?);
     let mut entries = Vec::with_capacity(rows.len());
     for row in rows {
-        entries.extend(entry(&row, namespace, &progress)?);
+        entries.extend(entry(&row, namespace, &progress, &waiting)?);
     }
     entries.sort_by_key(|entry| Kind::ALL.iter().position(|kind| *kind == entry.kind));
-    Ok((entries, life(pool).await?))
+    Ok((entries, life(pool).await?, waiting))
+}
+
+async fn waiting(pool: &PgPool) -> Result<Waiting, sqlx::Error> {
+    let rows: Vec<(String, Option<String>, i64)> = sqlx::query_as(
+        "SELECT consumer, subject, count(*) FROM dlq WHERE status = 'pending' GROUP BY consumer, subject",
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|(consumer, subject, letters)| ((consumer, subject), letters)).collect())
 }
 
 async fn life(pool: &PgPool) -> Result<Life, sqlx::Error> {
@@ -109,7 +125,12 @@ async fn progress(pool: &PgPool) -> Result<HashMap<String, Progress>, sqlx::Erro
     Ok(rows.into_iter().map(|row| (row.projection_type.clone(), row)).collect())
 }
 
-fn entry(row: &PgRow, namespace: &str, progress: &HashMap<String, Progress>) -> Result<Option<Entry>, sqlx::Error> {
+fn entry(
+    row: &PgRow,
+    namespace: &str,
+    progress: &HashMap<String, Progress>,
+    waiting: &Waiting,
+) -> Result<Option<Entry>, sqlx::Error> {
     let Ok(kind) = row.try_get::<&str, _>("kind")?.parse::<Kind>() else { return Ok(None) };
     let registered = match row.try_get::<Option<Value>, _>("spec")? {
         Some(spec) => Some(Registered {
@@ -123,6 +144,8 @@ fn entry(row: &PgRow, namespace: &str, progress: &HashMap<String, Progress>) -> 
     let projection_type =
         registered.as_ref().filter(|_| kind == Kind::Projection).and_then(|r| r.spec["type"].as_str());
     let progress = projection_type.and_then(|name| progress.get(name)).cloned();
+    let letters = |name: &str| waiting.get(&(EVENT_HANDLER.to_owned(), Some(name.to_owned()))).copied().unwrap_or(0);
+    let dead_letters = projection_type.map(letters);
     Ok(Some(Entry {
         kind,
         namespace: namespace.to_owned(),
@@ -133,5 +156,6 @@ fn entry(row: &PgRow, namespace: &str, progress: &HashMap<String, Progress>) -> 
         status: row.try_get::<Option<Value>, _>("status")?.unwrap_or(Value::Null),
         registered,
         progress,
+        dead_letters,
     }))
 }

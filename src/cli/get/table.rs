@@ -1,12 +1,13 @@
 //! The table that `get` prints. Pure: entries and the time go in, text comes out.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use chrono::{DateTime, Utc};
 use crds::registration::Kind;
 use serde_json::Value;
 
-use super::store::Entry;
+use super::store::{Entry, Waiting};
 
 /// Longest message in a table that is not wide, in characters.
 const MESSAGE: usize = 90;
@@ -28,7 +29,7 @@ fn header(kind: Kind, wide: bool) -> Vec<&'static str> {
     let facts: &[&str] = match kind {
         Kind::Topic => &["TOPIC", "PARTITIONS"],
         Kind::EventType => &["TYPE", "TOPIC", "VERSION"],
-        Kind::Projection => &["TYPE", "CAUGHT-UP"],
+        Kind::Projection => &["TYPE", "CAUGHT-UP", "DEAD-LETTERS"],
         Kind::WebhookAction => &[],
     };
     let more: &[&str] = if wide { &["GENERATION", "SERVED", "ACKED", "ORIGIN"] } else { &[] };
@@ -44,7 +45,10 @@ fn row(entry: &Entry, qualified: bool, wide: bool, now: DateTime<Utc>) -> Vec<St
     match entry.kind {
         Kind::Topic => row.extend([spec("topicName"), status("partitions")]),
         Kind::EventType => row.extend([spec("type"), status("topic"), status("version")]),
-        Kind::Projection => row.extend([spec("type"), caught_up(entry)]),
+        Kind::Projection => {
+            let letters = entry.dead_letters.map_or_else(String::new, |letters| letters.to_string());
+            row.extend([spec("type"), caught_up(entry), letters]);
+        }
         Kind::WebhookAction => {}
     }
     if wide {
@@ -55,6 +59,17 @@ fn row(entry: &Entry, qualified: bool, wide: bool, now: DateTime<Utc>) -> Vec<St
     let message = ready(&entry.status, "message");
     row.extend([age(now - entry.created_at), if wide { message } else { cut(&message) }]);
     row
+}
+
+/// What to say of dead letters, if there are some that wait.
+pub fn waiting(letters: &Waiting) -> Option<String> {
+    let mut consumers: BTreeMap<&str, i64> = BTreeMap::new();
+    for ((consumer, _), count) in letters {
+        *consumers.entry(consumer).or_default() += count;
+    }
+    let named: Vec<String> = consumers.iter().map(|(consumer, count)| format!("{consumer} {count}")).collect();
+    let named = named.join(", ");
+    (!named.is_empty()).then(|| format!("note: dead letters wait for a decision ({named}): see `cornjacket dlq list`"))
 }
 
 /// How many roles of live processes run it, of how many.
@@ -154,6 +169,7 @@ mod tests {
             }),
             registered: Some(Registered { generation: 1, hash: "h".into(), spec, updated_at: DateTime::UNIX_EPOCH }),
             progress: None,
+            dead_letters: None,
         }
     }
 
@@ -174,6 +190,7 @@ mod tests {
             history_from: None,
             updated_at: DateTime::UNIX_EPOCH,
         });
+        projection.dead_letters = Some(17);
         let event_type = entry(Kind::EventType, "reading", "Available", "runs", json!({"type": "sensor.reading"}));
         let entries = [event_type, projection];
         let now = DateTime::UNIX_EPOCH + chrono::TimeDelta::minutes(5);
@@ -187,10 +204,23 @@ mod tests {
         let cells: Vec<&str> = lines[1].split_whitespace().collect();
         assert_eq!(cells, ["eventtype/reading", "True", "Available", "sensor.reading", "t", "-", "5m", "runs"]);
         assert_eq!(lines[2], "");
-        assert!(lines[4].contains("1200 behind") && lines[4].ends_with("… (-o wide)"), "{}", lines[4]);
+        assert!(
+            lines[4].contains("1200 behind") && lines[4].contains(" 17 ") && lines[4].ends_with("… (-o wide)"),
+            "{}",
+            lines[4]
+        );
 
         let wide = render(&entries, false, true, now);
         assert!(wide.contains("1/2") && wide.contains("a.yaml:1") && !wide.contains('…'), "{wide}");
+    }
+
+    #[test]
+    fn dead_letters_that_wait_are_told_by_consumer() {
+        let of = |consumer: &str, subject: &str, count| ((consumer.to_owned(), Some(subject.to_owned())), count);
+        let letters = [of("relay", "", 1), of("event-handler", "a", 2), of("event-handler", "b", 3)];
+        let told = waiting(&letters.into_iter().collect()).expect("told");
+        assert!(told.contains("(event-handler 5, relay 1)"), "{told}");
+        assert_eq!(waiting(&Waiting::new()), None);
     }
 
     #[test]

@@ -171,6 +171,7 @@ fn pending(name: &str) -> ProjectionType {
         rebuilding: false,
         behind: 0,
         message: None,
+        dead_letters: 0,
         updated_at: None,
     }
 }

@@ -23,7 +23,7 @@ pub struct World {
     pub platform: Platform,
     pub pool: PgPool,
     _controllers: Process,
-    _relay: Process,
+    pub relay: Process,
 }
 
 impl World {
@@ -41,7 +41,7 @@ impl World {
         let controllers = platform.controllers().ready().await;
         let relay = platform.relay("").ready().await;
         let pool = platform.database().pool().await;
-        Self { broker, platform, pool, _controllers: controllers, _relay: relay }
+        Self { broker, platform, pool, _controllers: controllers, relay }
     }
 
     /// An ingest at the broker; `instance` tells several apart.
