@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::working::RowKey;
-use super::{Program, Row, Subject, Working};
+use super::{Folded, Late, Program, Row, Subject, Working};
 use crate::event::{SHARDS, StoredEvent, shard_of};
 
 fn spec(fold: Fold) -> Projection {
@@ -310,4 +310,34 @@ proptest! {
         again.fold(rebuilt);
         prop_assert!(again.changed().is_empty());
     }
+}
+
+fn after(program: &Program, row: Option<&Row>, event: &StoredEvent, late: Late) -> Option<Row> {
+    match program.fold_late(row, event, late).expect("folds") {
+        Folded::Changed(row) => Some(row),
+        _ => None,
+    }
+}
+
+#[test]
+fn an_event_that_comes_late_counts_where_it_is_newer_and_what_was_seen_stays_seen() {
+    let latest = Program::compile(&spec(Fold::Latest)).expect("compiles");
+    let row = after(&latest, None, &event("a", 9, 100, json!(9)), Late::IfNewer).expect("a row");
+    assert_eq!(after(&latest, Some(&row), &event("a", 5, 50, json!(5)), Late::IfNewer), None, "the row is newer");
+    let newer = after(&latest, Some(&row), &event("a", 5, 200, json!(5)), Late::IfNewer).expect("it is newer");
+    assert_eq!((&newer.state, newer.position), (&json!(5), 9));
+    assert_eq!(newer.last_event_id, Uuid::from_u128(5));
+    let anyhow = after(&latest, Some(&row), &event("a", 5, 50, json!(5)), Late::Anyhow).expect("it was asked for");
+    assert_eq!((&anyhow.state, anyhow.position, anyhow.last_event_id), (&json!(5), 9, Uuid::from_u128(9)));
+}
+
+#[test]
+fn a_late_event_moves_no_position_back_of_a_row_that_several_shards_feed() {
+    let keyed = Program::compile(&Projection { key: Some("'all'".to_owned()), ..sum() }).expect("compiles");
+    let first = after(&keyed, None, &event("a", 7, 1, json!({"v": 1})), Late::Anyhow).expect("a row");
+    let second = after(&keyed, Some(&first), &event("b", 4, 2, json!({"v": 2})), Late::Anyhow).expect("changed");
+    let late = after(&keyed, Some(&second), &event("a", 3, 3, json!({"v": 4})), Late::Anyhow).expect("changed");
+    assert_eq!(late.state, json!({"n": 3, "sum": 7}));
+    assert_eq!((late.position_of(shard_of("a")), late.position_of(shard_of("b"))), (7, 4));
+    assert_eq!(late.all_positions(), BTreeMap::from([(shard_of("a"), 7), (shard_of("b"), 4)]));
 }

@@ -4,8 +4,8 @@ use anyhow::Context;
 use serde_json::{Map, Value, json};
 
 use super::api::{Api, ApiArgs, Output};
+use super::look::shown;
 use super::which::WhichArgs;
-use crate::cli::output::print;
 
 /// Has pending dead letters replayed. The consumer that failed does it, in the order of each aggregate; `dlq list` and
 /// `dlq show` say what became of them.
@@ -64,12 +64,9 @@ async fn change(
 }
 
 fn told(answer: &Value, output: Output, counted: &str, done: &str) -> anyhow::Result<()> {
-    Ok(match output {
-        Output::Json => print(&(serde_json::to_string_pretty(answer)? + "\n"))?,
-        Output::Table => {
-            let count = answer[counted].as_u64().unwrap_or(0);
-            let letters = if count == 1 { "letter" } else { "letters" };
-            print(&format!("{count} {letters} {done}\n"))?;
-        }
+    shown(answer, output, |answer| {
+        let count = answer[counted].as_u64().unwrap_or(0);
+        let letters = if count == 1 { "letter" } else { "letters" };
+        format!("{count} {letters} {done}\n")
     })
 }

@@ -49,10 +49,7 @@ pub async fn list(args: ListArgs) -> anyhow::Result<()> {
     }
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let (letters, more) = pages(&args.api.api()?, &query, limit).await?;
-    match args.api.output {
-        Output::Json => print(&(serde_json::to_string_pretty(&json!({"dead_letters": letters}))? + "\n"))?,
-        Output::Table => print(&table::letters(&letters, chrono::Utc::now()))?,
-    }
+    shown(&json!({"dead_letters": letters}), args.api.output, |_| table::letters(&letters, chrono::Utc::now()))?;
     if letters.is_empty() && args.api.output == Output::Table {
         eprintln!("no dead letters match");
     } else if more {
@@ -82,16 +79,19 @@ async fn pages(api: &Api, query: &[(&str, String)], limit: usize) -> anyhow::Res
 
 pub async fn show(args: ShowArgs) -> anyhow::Result<()> {
     let letter = args.api.api()?.get(&format!("/{}", args.id), &[]).await?;
-    Ok(match args.api.output {
-        Output::Json => print(&(serde_json::to_string_pretty(&letter)? + "\n"))?,
-        Output::Table => print(&table::letter(&letter))?,
-    })
+    shown(&letter, args.api.output, table::letter)
 }
 
 pub async fn summary(args: SummaryArgs) -> anyhow::Result<()> {
     let summary = args.api.api()?.get("/summary", &[]).await?;
-    Ok(match args.api.output {
-        Output::Json => print(&(serde_json::to_string_pretty(&summary)? + "\n"))?,
-        Output::Table => print(&table::summary(&summary))?,
-    })
+    shown(&summary, args.api.output, table::summary)
+}
+
+/// Prints an answer.
+pub(super) fn shown(answer: &Value, output: Output, table: impl FnOnce(&Value) -> String) -> anyhow::Result<()> {
+    let text = match output {
+        Output::Json => serde_json::to_string_pretty(answer)? + "\n",
+        Output::Table => table(answer),
+    };
+    Ok(print(&text)?)
 }

@@ -30,8 +30,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Pauses after the first, second, … failure in a row.
 const BACKOFF: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(5)];
-/// A pass that takes longer is undone and tried again.
-const DEADLINE: Duration = Duration::from_mins(10);
 /// How often letters are counted.
 const COUNT: Duration = Duration::from_secs(10);
 
@@ -72,6 +70,11 @@ pub trait Consumer: Send + 'static {
     /// Replays some of the letters that were asked for. Whatever it does is in transactions: it may be cut short.
     fn pass(&mut self) -> impl Future<Output = Result<Pass, sqlx::Error>> + Send;
 
+    /// A pass that takes longer is undone and tried again.
+    fn deadline(&self) -> Duration {
+        Duration::from_mins(10)
+    }
+
     /// The last pass failed, or took too long: the next should be smaller.
     fn failed(&mut self) {}
 }
@@ -90,7 +93,8 @@ async fn run(mut consumer: impl Consumer, pool: PgPool, stop: CancellationToken)
             listener = Listener::open(&pool, CHANNEL).await.ok();
         }
         let begun = Instant::now();
-        let pass = stop.run_until_cancelled(within(DEADLINE, consumer.pass())).await;
+        let deadline = consumer.deadline();
+        let pass = stop.run_until_cancelled(within(deadline, consumer.pass())).await;
         let pause = match pass {
             None => break,
             Some(Ok(pass)) => {

@@ -1,226 +1,30 @@
-//! Folds rows anew from the event store.
+//! Reads what rows are made of from the event store.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::refold::{Anew, Placed, Refold};
+use super::refold::{Placed, Refold};
 use super::store::{self, Stretch};
 use super::{Replays, Served};
 use crate::bus::Wanted;
 use crate::bus::embedded::store as event_store;
+use crate::database::within;
 use crate::dead_letters::EVENT_HANDLER;
-use crate::dead_letters::replay::{Done, Pass, Requested, store as letters};
+use crate::dead_letters::replay::store as letters;
 use crate::event::{SHARDS, Shard, StoredEvent, shard_of};
-use crate::projection::store::{self as rows, Target};
-use crate::projection::{Row, RowKey};
+use crate::handler::catch_up::advance;
 
 /// Events that are read together, of all aggregates or shards.
 const EVENTS: usize = 4_096;
-
-/// Which rows are made, and what is known of their letters.
-struct Task {
-    keys: BTreeSet<String>,
-    blocked: HashSet<String>,
-    done: Done,
-    /// Letters that were read to find the keys.
-    found: Vec<Requested>,
-    /// The last positions of their events, by key and shard.
-    last: HashMap<(String, Shard), i64>,
-}
+/// How long a page may take.
+const PAGE: Duration = Duration::from_mins(1);
 
 impl Replays {
-    /// Folds rows anew with the events of letters. `None`: not now.
-    pub(super) async fn refold(
-        &mut self,
-        connection: &mut PgConnection,
-        served: &Served,
-    ) -> Result<Option<Pass>, sqlx::Error> {
-        let own_key = served.program().has_own_key();
-        let task =
-            if own_key { self.by_key(connection, served).await? } else { self.by_lane(connection, served).await? };
-        let shards: BTreeSet<Shard> =
-            if own_key { (0..).take(SHARDS).collect() } else { task.keys.iter().map(|key| shard_of(key)).collect() };
-        let lost = match served.begins_after() {
-            Some(begins) => self.lost(&begins, &shards).await?,
-            None => {
-                let why = "where the projection began (startFrom: Latest) was not noted by the release that began it";
-                return self.out_of_place(connection, served, None, why).await;
-            }
-        };
-        if !lost.is_empty() {
-            let gone: Vec<String> = task.keys.iter().filter(|key| lost.contains(&shard_of(key))).cloned().collect();
-            let why =
-                "the event store no longer holds all events since the projection began (retention has dropped some)";
-            return self.out_of_place(connection, served, (!own_key).then_some(&gone[..]), why).await;
-        }
-        self.fold_anew(connection, served, task, &shards).await
-    }
-
-    /// Letters whose events cannot be put in their place: those of these lanes, or all.
-    async fn out_of_place(
-        &mut self,
-        connection: &mut PgConnection,
-        served: &Served,
-        lanes: Option<&[String]>,
-        why: &str,
-    ) -> Result<Option<Pass>, sqlx::Error> {
-        let cause = format!(
-            "projection {}: the row cannot be folded anew: {why}; the event can be applied last instead, if the replay is \
-             asked for with append",
-            served.name()
-        );
-        self.late(connection, served, lanes, Some(&cause)).await
-    }
-
-    /// The rows of the aggregates whose letters come first.
-    async fn by_lane(&self, connection: &mut PgConnection, served: &Served) -> Result<Task, sqlx::Error> {
-        let lanes = letters::lanes(connection, EVENT_HANDLER, served.name(), self.pace.events()).await?;
-        let keys = lanes.into_iter().collect();
-        Ok(Task { keys, blocked: HashSet::new(), done: Done::default(), found: Vec::new(), last: HashMap::new() })
-    }
-
-    /// The rows that the letters which come first belong to.
-    async fn by_key(&self, connection: &mut PgConnection, served: &Served) -> Result<Task, sqlx::Error> {
-        let name = Some(served.name());
-        let found = letters::requested(connection, EVENT_HANDLER, name, None, self.pace.events()).await?;
-        let (mut keys, mut blocked, mut done) = (BTreeSet::new(), HashSet::new(), Done::default());
-        let mut last = HashMap::new();
-        for letter in &found {
-            if done.blocks(letter) {
-                continue;
-            }
-            match super::late::event(letter, &HashMap::new()).map(|event| served.program().key(&event)) {
-                Ok(Ok(Some(key))) => {
-                    let place = (key.clone(), letter.shard.unwrap_or_else(|| shard_of(&letter.lane_name)));
-                    // They are in the order of their positions.
-                    last.insert(place, letter.position.unwrap_or(0));
-                    keys.insert(key);
-                }
-                Ok(Ok(None)) => {
-                    done.replayed(letter.dlq_id, Some("the projection's filter leaves it out".to_owned()));
-                }
-                Ok(Err(error)) => {
-                    blocked.insert(letter.lane_name.clone());
-                    done.failed(letter, format!("projection {}: {error}", served.name()));
-                }
-                Err(cause) => {
-                    blocked.insert(letter.lane_name.clone());
-                    done.failed(letter, cause);
-                }
-            }
-        }
-        Ok(Task { keys, blocked, done, found, last })
-    }
-
-    /// Shards of which events since the rows began are gone.
-    async fn lost(&self, begins: &[i64], shards: &BTreeSet<Shard>) -> Result<Vec<Shard>, sqlx::Error> {
-        let heads = event_store::heads(&self.ingestion).await?;
-        let after: Vec<(Shard, i64)> =
-            shards.iter().map(|shard| (*shard, at(begins, *shard))).filter(|(s, p)| at(&heads, *s) > *p).collect();
-        store::lost(&self.ingestion, &after).await
-    }
-
-    async fn fold_anew(
-        &mut self,
-        connection: &mut PgConnection,
-        served: &Served,
-        task: Task,
-        shards: &BTreeSet<Shard>,
-    ) -> Result<Option<Pass>, sqlx::Error> {
-        let begins = served.begins_after().unwrap_or_else(|| vec![0; SHARDS]);
-        let handled = self.handled(&served.progress, served.place).await?;
-        let mut refold = Refold::new(served.program(), task.keys.iter().cloned(), task.blocked.clone());
-        // While batches go on: this part of the history does not change.
-        let through = |_: &str, shard: Shard| at(&handled, shard);
-        self.read(connection, served, &mut refold, &begins, &through).await?;
-        let Some(now) = self.keep_out_others(connection, served).await? else { return Ok(None) };
-        let keys: Vec<RowKey> = task.keys.iter().map(|key| (0, key.clone())).collect();
-        let subjects = std::slice::from_ref(&served.subject);
-        let before = rows::load(connection, Target::Live, subjects, &keys.iter().collect::<Vec<_>>()).await?;
-        self.pace.weighed(keys.len(), before.state_bytes);
-        let bounds = self.bounds(connection, served, &task, &now, &before.rows).await?;
-        self.read(connection, served, &mut refold, &handled, &|key, shard| bounds.of(key, shard)).await?;
-        let went_in: Vec<Uuid> = refold.rows.values().flat_map(|anew| anew.went_in.iter().copied()).collect();
-        // What was lost while it was read, or discarded, is seen by the next pass.
-        if !self.lost(&begins, shards).await?.is_empty() || !letters::lock(connection, &went_in).await? {
-            return Ok(None);
-        }
-        let (mended, failed) = self.settle(connection, served, task, refold).await?;
-        let written: Vec<(RowKey, Row)> =
-            mended.into_iter().map(|(key, row)| (key.clone(), not_behind(row, before.rows.get(&key)))).collect();
-        rows::write_anew(connection, subjects, &written.iter().map(|(key, row)| (key, row)).collect::<Vec<_>>())
-            .await?;
-        Ok(Some(failed))
-    }
-
-    /// How far each row is folded: what it has, what has letters, and what is handled anyway.
-    async fn bounds(
-        &self,
-        connection: &mut PgConnection,
-        served: &Served,
-        task: &Task,
-        handled: &[i64],
-        before: &HashMap<RowKey, Row>,
-    ) -> Result<Bounds, sqlx::Error> {
-        let mut rows = task.last.clone();
-        for ((_, key), row) in before {
-            for (shard, position) in row.all_positions() {
-                let known = rows.entry((key.clone(), shard)).or_insert(position);
-                *known = (*known).max(position);
-            }
-        }
-        if !served.program().has_own_key() {
-            let lanes: Vec<String> = task.keys.iter().cloned().collect();
-            for (lane, position) in store::last_letters(connection, served.name(), &lanes).await? {
-                let shard = shard_of(&lane);
-                let known = rows.entry((lane, shard)).or_insert(position);
-                *known = (*known).max(position);
-            }
-        }
-        Ok(Bounds { handled: handled.to_vec(), rows })
-    }
-
-    /// Marks what became of the letters; returns the rows to be written, and what was done.
-    async fn settle(
-        &self,
-        connection: &mut PgConnection,
-        served: &Served,
-        task: Task,
-        refold: Refold<'_>,
-    ) -> Result<(Vec<(RowKey, Row)>, Pass), sqlx::Error> {
-        let Task { mut done, found, .. } = task;
-        let (mut mended, mut refused, mut unmet) = (Vec::new(), Vec::new(), Vec::new());
-        let progress = refold.rows.values().any(|anew| !anew.asked.is_empty());
-        for failed in refold.failed {
-            done.failed_in((Some(served.name().to_owned()), failed.lane), failed.dlq_id, cause(served, &failed.cause));
-        }
-        for (key, Anew { row, asked, went_in, refused: why }) in refold.rows {
-            match why {
-                Some(why) => refused.extend(asked.into_iter().map(|dlq_id| (dlq_id, cause(served, &why)))),
-                None if asked.is_empty() => unmet.push(key),
-                None => {
-                    mended.extend(row.filter(|_| !went_in.is_empty()).map(|row| ((0, key), row)));
-                    went_in.into_iter().for_each(|dlq_id| done.replayed(dlq_id, None));
-                }
-            }
-        }
-        let mut pass = done.mark(connection, EVENT_HANDLER, Some(&served.hash)).await?;
-        pass.failed += letters::failed(connection, &refused, Some(&served.hash)).await?;
-        let why = cause(served, "the event is not in the event store, from which the row would be folded anew");
-        if !served.program().has_own_key() {
-            let lanes: Vec<(String, String)> = unmet.into_iter().map(|lane| (lane, why.clone())).collect();
-            pass.failed += letters::failed_lanes(connection, EVENT_HANDLER, served.name(), &lanes).await?;
-        } else if !progress && pass == Pass::default() {
-            let unmet: Vec<(Uuid, String)> = found.iter().map(|letter| (letter.dlq_id, why.clone())).collect();
-            pass.failed += letters::failed(connection, &unmet, None).await?;
-        }
-        Ok((mended, pass))
-    }
-
     /// Reads the rows' events above the positions given, up to a bound, and folds them.
-    async fn read(
+    pub(super) async fn read(
         &self,
         connection: &mut PgConnection,
         served: &Served,
@@ -254,7 +58,8 @@ impl Replays {
         while !left.is_empty() {
             let each = i64::try_from((EVENTS / left.len()).max(1)).unwrap_or(1);
             let types = (&source.event_types[..], &source.prefixes[..]);
-            let (events, cut) = store::of_aggregates(&self.ingestion, &left, types, each).await?;
+            let read = store::of_aggregates(&self.ingestion, &left, types, each);
+            let (events, cut) = within(PAGE, read).await?;
             self.take(connection, served, refold, &events, through).await?;
             left = rest(left, &events, cut, each);
         }
@@ -282,9 +87,9 @@ impl Replays {
             if from.is_empty() {
                 return Ok(());
             }
-            let page = event_store::read(&self.ingestion, &from, each, &wanted).await?;
+            let page = within(PAGE, event_store::read(&self.ingestion, &from, each, &wanted)).await?;
             self.take(connection, served, refold, &page.events, through).await?;
-            super::super::catch_up::advance(&mut cursors, &page, &ends, each);
+            advance(&mut cursors, &page, &ends, each);
             for (cursor, end) in cursors.iter_mut().zip(&ends) {
                 *cursor = (*cursor).min(*end);
             }
@@ -301,11 +106,11 @@ impl Replays {
     ) -> Result<(), sqlx::Error> {
         let reads = |event: &&StoredEvent| served.program().reads(&event.event_type);
         let placed: Vec<Placed<'_>> = events.iter().filter(reads).filter_map(|event| refold.place(event)).collect();
-        let within = |placed: &&Placed<'_>| placed.event().position <= through(placed.key(), placed.event().shard);
-        let placed: Vec<&Placed<'_>> = placed.iter().filter(within).collect();
+        let due = |placed: &&Placed<'_>| placed.event().position <= through(placed.key(), placed.event().shard);
+        let placed: Vec<&Placed<'_>> = placed.iter().filter(due).collect();
         let ids: Vec<Uuid> = placed.iter().map(|placed| placed.event().event_id).collect();
         // Also where there is nothing to be asked: a transaction that says nothing for long is ended.
-        let marked = letters::about(connection, EVENT_HANDLER, served.name(), &ids).await?;
+        let marked = within(PAGE, letters::about(connection, EVENT_HANDLER, served.name(), &ids)).await?;
         let marked: HashMap<Uuid, letters::Marked> =
             marked.into_iter().map(|letter| (letter.event_id, letter)).collect();
         for placed in placed {
@@ -315,32 +120,9 @@ impl Replays {
     }
 }
 
-/// Positions up to which rows are folded.
-struct Bounds {
-    handled: Vec<i64>,
-    rows: HashMap<(String, Shard), i64>,
-}
-
-impl Bounds {
-    fn of(&self, key: &str, shard: Shard) -> i64 {
-        let row = self.rows.get(&(key.to_owned(), shard)).copied().unwrap_or(0);
-        row.max(at(&self.handled, shard))
-    }
-}
-
-fn at(positions: &[i64], shard: Shard) -> i64 {
+/// The position of a shard.
+pub(super) fn at(positions: &[i64], shard: Shard) -> i64 {
     usize::try_from(shard).ok().and_then(|at| positions.get(at)).copied().unwrap_or(0)
-}
-
-fn cause(served: &Served, why: &str) -> String {
-    format!("projection {}: {why}", served.name())
-}
-
-fn not_behind(row: Row, before: Option<&Row>) -> Row {
-    match before {
-        Some(before) => row.not_behind(before),
-        None => row,
-    }
 }
 
 /// What is left to be read after a page.

@@ -46,6 +46,7 @@ impl Replays {
         let keys: BTreeSet<RowKey> = due.iter().map(|due| (0, due.key.clone())).collect();
         let subjects = std::slice::from_ref(&served.subject);
         let loaded = rows::load(connection, Target::Live, subjects, &keys.iter().collect::<Vec<_>>()).await?;
+        self.pace.done();
         self.pace.weighed(found.len(), loaded.state_bytes);
         let late = if lost.is_some() { Late::Anyhow } else { Late::IfNewer };
         let changed = apply(served, &due, loaded.rows, late, &mut done);

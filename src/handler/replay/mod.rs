@@ -5,6 +5,7 @@
 //! of the letters that were asked for, in store order. Most of that is read while batches go on; for the rest, and to write
 //! the rows, they are kept out for a moment. Letters of a projection that is halted or being rebuilt wait for that.
 
+mod anew;
 mod history;
 mod late;
 mod refold;
@@ -13,6 +14,7 @@ mod store;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
@@ -25,8 +27,11 @@ use crate::dead_letters::replay::{Consumer, Pass, store as letters};
 use crate::pace::Pace;
 use crate::projection::{Program, Subject};
 
-/// Letters that one pass over a projection begins with.
+/// Letters that one pass over a projection begins with: at first, since what states weigh is not known yet, and at most.
+const FIRST: i64 = 100;
 const LETTERS: i64 = 1_000;
+/// Of a pass: where a projection has a key of its own, it may read the whole event store. Each page has a deadline too.
+const DEADLINE: Duration = Duration::from_hours(6);
 
 pub(super) struct Replays {
     pub pool: PgPool,
@@ -68,7 +73,7 @@ impl Served {
 
 impl Replays {
     pub fn new(pool: PgPool, ingestion: PgPool, kafka: bool, changed: Changed) -> Self {
-        Self { pool, ingestion, kafka, changed, pace: Pace::new(LETTERS), programs: HashMap::new() }
+        Self { pool, ingestion, kafka, changed, pace: Pace::careful(LETTERS, FIRST), programs: HashMap::new() }
     }
 
     /// Replays some letters of one projection: one transaction.
@@ -148,11 +153,10 @@ impl Replays {
         connection: &mut PgConnection,
         served: &Served,
     ) -> Result<Option<Vec<i64>>, sqlx::Error> {
+        // Also where no batch feeds the rows now: one that began before they left the batches may still write them.
+        progress::lock_group(connection).await?;
         let now = match served.place {
-            Place::Batches => {
-                progress::lock_group(connection).await?;
-                progress::progress_of(connection, served.name()).await?
-            }
+            Place::Batches => progress::progress_of(connection, served.name()).await?,
             Place::EventStore => progress::lock_progress_of(connection, served.name()).await?,
         };
         let same = |now: &Progress| {
@@ -190,8 +194,11 @@ impl Consumer for Replays {
         for name in names {
             all = all.and(self.some(&name).await?);
         }
-        self.pace.done();
         Ok(all)
+    }
+
+    fn deadline(&self) -> Duration {
+        DEADLINE
     }
 
     fn failed(&mut self) {

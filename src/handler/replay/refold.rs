@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::dead_letters::replay::store::Marked;
@@ -12,6 +13,8 @@ use crate::projection::{Folded, Program, Row};
 #[derive(Debug, Default)]
 pub(super) struct Anew {
     pub row: Option<Row>,
+    /// When the last event in it was accepted.
+    pub accepted: Option<DateTime<Utc>>,
     /// Letters that were asked for and whose events were met.
     pub asked: Vec<Uuid>,
     /// Those of them whose events are in the row.
@@ -85,6 +88,7 @@ impl<'p> Refold<'p> {
             (Ok(folded), _) => {
                 if let Folded::Changed(row) = folded {
                     anew.row = Some(row);
+                    anew.accepted = Some(event.ingested_at);
                 }
                 anew.went_in.extend(letter.map(|letter| letter.dlq_id));
             }

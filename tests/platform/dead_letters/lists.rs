@@ -42,6 +42,9 @@ async fn letters(pool: &PgPool) -> Vec<Uuid> {
     ids
 }
 
+/// Whether the letter of this number matches.
+type Holds = fn(u128) -> bool;
+
 /// All letters that match, over pages of seven.
 async fn all(process: &Process, filter: &str) -> Vec<Value> {
     let (mut found, mut cursor) = (Vec::new(), String::new());
@@ -75,7 +78,6 @@ async fn every_filter_narrows_the_list_and_pages_hold_each_letter_once() {
     assert_eq!(every, (0..120).rev().collect::<Vec<_>>(), "the newest first, each once");
     let time = |minutes| (beginning() + TimeDelta::minutes(minutes)).format("%Y-%m-%dT%H:%M:%SZ");
     let range = format!("failed_from={}&failed_to={}", time(10), time(20));
-    type Holds = fn(u128) -> bool;
     let cases: [(&str, Holds); 8] = [
         ("consumer=two", |n| n % 3 == 1),
         ("subject=even", |n| n % 2 == 0),
@@ -158,7 +160,7 @@ async fn what_cannot_be_asked_is_refused_by_its_name() {
 async fn each_role_shows_the_letters_of_its_database_and_metrics_count_them() {
     let platform = Platform::new("letters-apart", fresh_database().await, Bus::Embedded)
         .with_handler_database(fresh_database().await);
-    let _ingest = platform.ingest().ready().await;
+    let ingest = platform.ingest().ready().await;
     let (relay, handle) = tokio::join!(platform.relay("").ready(), platform.handle("").ready());
     let pool = platform.database().pool().await;
     let event = json!({"event_type": "t", "aggregate_id": "a", "payload": 1});
@@ -178,6 +180,6 @@ async fn each_role_shows_the_letters_of_its_database_and_metrics_count_them() {
     let openapi = http::get(&http::client(), &relay.url("/openapi.json")).await.expect("an answer").body;
     let paths: BTreeSet<&String> = openapi["paths"].as_object().expect("paths").keys().collect();
     assert!(paths.iter().all(|path| path.starts_with("/api/v1/dead-letters")) && paths.len() == 7, "{paths:?}");
-    let ingestion = http::get(&http::client(), &_ingest.url("/api/v1/dead-letters")).await.expect("an answer");
+    let ingestion = http::get(&http::client(), &ingest.url("/api/v1/dead-letters")).await.expect("an answer");
     assert_eq!(ingestion.status, 404, "not where anybody may post");
 }

@@ -1,6 +1,7 @@
 //! Dead letters that are worked through: listed, replayed by the consumer that failed, or discarded.
 
 mod command;
+mod everything;
 mod folds;
 mod history;
 mod lists;
