@@ -23,6 +23,7 @@ use crate::bus::embedded::store::{self as event_store, Cursors};
 use crate::bus::retry::{Retry, Verdict};
 use crate::bus::{BusError, Claim, Reader};
 use crate::database::within;
+use crate::dead_letters::{self, Known, NewLetter};
 use crate::operate::Gate;
 
 /// The consumer group, and its cursors in the actions database.
@@ -166,6 +167,7 @@ impl Intake {
         if verdicts.contains(&Verdict::Again) {
             return Ok(false);
         }
+        let mut letters = Vec::with_capacity(plan.failures.len());
         for failure in &plan.failures {
             let event = &claim.events[failure.event];
             warn!(
@@ -175,9 +177,18 @@ impl Intake {
             counter!("cornjacket_actions_dead_letters_total").increment(1);
             let tried = self.retry.tried(claim.lanes[failure.event], event.event_id);
             let retries = i32::try_from(tried).unwrap_or(i32::MAX);
-            let cause = failure.error.to_string();
-            store::dead_letter(&mut claim.tx, event, &failure.action, &cause, retries).await?;
+            letters.push(NewLetter {
+                consumer: dead_letters::ACTIONS,
+                subject: Some(&failure.action),
+                event_id: Some(event.event_id),
+                event_payload: event.envelope(),
+                cause: format!("action {}: {}", failure.action, failure.error).replace('\0', "\u{fffd}"),
+                retries,
+                place: Some((event.shard, event.position)),
+                definition: None,
+            });
         }
+        dead_letters::store::write(&mut claim.tx, &letters, Known::Stays).await?;
         Ok(true)
     }
 

@@ -23,6 +23,7 @@ mod lanes;
 mod load;
 mod plan;
 mod program;
+mod replay;
 mod settle;
 pub mod signature;
 pub mod state;
@@ -49,6 +50,7 @@ use crate::bus::embedded::EmbeddedReader;
 use crate::bus::retry::Retry;
 use crate::bus::wake::{self as news, Wake};
 use crate::database;
+use crate::dead_letters;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::operate::Gate;
 use crate::registry::{Acks, Catalog};
@@ -134,6 +136,10 @@ impl Actions {
             retry: Retry::default(),
         };
         lifecycle.spawn(Stage::Handle, "actions.intake", intake.run(stop()));
+
+        let replays = replay::Replays::new(endpoints.clone(), self.state.clone(), made.clone());
+        let serial = dead_letters::replay::Serial::new(database::own(&self.pool, 1), replays);
+        dead_letters::replay::start(lifecycle, Stage::Handle, &self.pool, serial);
 
         let under_way = self.settings.bounds.in_all;
         let (done, ended) = mpsc::channel(under_way);

@@ -75,7 +75,8 @@ pub async fn run(args: ActArgs, logs: &LogArgs) -> anyhow::Result<()> {
     };
     let service = actions.start(&process.lifecycle)?;
     let operations = crate::operate::http::routes(process.operations("actions"));
-    let routes = actions::http::routes(service).merge(operations);
+    let letters = vec![database::pool(&urls.actions, "dead letters", 2)?];
+    let routes = actions::http::routes(service, letters).merge(operations);
     process.serve(Stage::Serve, "actions", SocketAddr::new(args.serve.bind, args.port), routes).await?;
     process.run(Duration::from_secs(args.serve.drain_seconds)).await
 }

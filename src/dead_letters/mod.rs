@@ -26,5 +26,6 @@ pub const MAX_REASON_CHARS: usize = 1_000;
 
 /// Consumers of this release, as the column `consumer` names them.
 pub const EVENT_HANDLER: &str = "event-handler";
+pub const ACTIONS: &str = "actions";
 pub const RELAY: &str = "relay";
 pub const MQTT_INGRESS: &str = "mqtt-ingress";

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Shard;
+use super::{Shard, shard_of};
 
 /// An accepted event, serialised once at ingest. The payload stays the caller's own text, so no number loses a digit.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -70,7 +70,39 @@ pub struct StoredEvent {
     pub ingested_at: DateTime<Utc>,
 }
 
+/// As [`StoredEvent::envelope`] writes it.
+#[derive(Deserialize)]
+struct Held {
+    event_id: Uuid,
+    event_type: String,
+    aggregate_id: String,
+    timestamp: DateTime<Utc>,
+    payload: Value,
+    #[serde(default)]
+    metadata: Value,
+    ingested_at: DateTime<Utc>,
+}
+
 impl StoredEvent {
+    /// The event in an envelope, which was stored at this position.
+    ///
+    /// # Errors
+    /// It holds no event.
+    pub fn from_envelope(envelope: &Value, position: i64) -> Result<Self, serde_json::Error> {
+        let held = Held::deserialize(envelope)?;
+        Ok(Self {
+            shard: shard_of(&held.aggregate_id),
+            position,
+            event_id: held.event_id,
+            event_type: held.event_type,
+            aggregate_id: held.aggregate_id,
+            timestamp: held.timestamp,
+            payload: held.payload,
+            metadata: held.metadata,
+            ingested_at: held.ingested_at,
+        })
+    }
+
     /// The event as it is stored, without its place.
     pub fn envelope(&self) -> Value {
         json!({

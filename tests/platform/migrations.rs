@@ -45,6 +45,8 @@ async fn applied(pool: &PgPool) -> Vec<(String, i64)> {
         "SELECT 'shared', version FROM cornjacket_migrations_shared WHERE success
           UNION ALL SELECT 'ingestion', version FROM cornjacket_migrations_ingestion WHERE success
           UNION ALL SELECT 'eventhandler', version FROM cornjacket_migrations_eventhandler WHERE success
+          UNION ALL SELECT 'tsdb', version FROM cornjacket_migrations_tsdb WHERE success
+          UNION ALL SELECT 'actions', version FROM cornjacket_migrations_actions WHERE success
           ORDER BY 1, 2",
     )
     .fetch_all(pool)

@@ -15,6 +15,7 @@ use utoipa::OpenApi;
 use super::endpoint::Endpoints;
 use super::state::State;
 use super::wake::Made;
+use crate::dead_letters;
 use crate::operate::http::{docs, measured};
 
 /// What requests are answered from. Cheap to clone.
@@ -52,9 +53,12 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     Description::openapi()
 }
 
-/// All endpoints of the service, with `/openapi.json` and `/docs`; the operational ones are merged in by the role.
-pub fn routes(service: Service) -> Router {
-    let description = serde_json::to_string(&openapi()).unwrap_or_default();
+/// All endpoints of the service and those of the dead letters in these databases, with `/openapi.json` and `/docs`; the
+/// operational ones are merged in by the role.
+pub fn routes(service: Service, letters: Vec<PgPool>) -> Router {
+    let mut described = openapi();
+    described.merge(dead_letters::openapi());
+    let description = serde_json::to_string(&described).unwrap_or_default();
     let api = Router::new()
         .route("/api/v1/actions", get(actions::list))
         .route("/api/v1/actions/{action}", get(actions::one))
@@ -66,5 +70,5 @@ pub fn routes(service: Service) -> Router {
         .route("/api/v1/deliveries/{delivery_id}", get(deliveries::one))
         .route("/api/v1/deliveries/{delivery_id}/retry", post(deliveries::retry_one))
         .with_state(service);
-    measured(api.merge(docs(description)), "actions")
+    measured(api.merge(docs(description)), "actions").merge(dead_letters::endpoints(letters, "actions"))
 }

@@ -5,9 +5,6 @@ use uuid::Uuid;
 
 use crate::event::StoredEvent;
 
-/// The consumer of dead letters.
-pub const CONSUMER: &str = "actions";
-
 /// A delivery to be made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct New<'a> {
@@ -51,29 +48,5 @@ pub async fn insert(connection: &mut PgConnection, new: &[New<'_>]) -> Result<u6
 /// What is committed now is kept, whatever happens to the server: the offset must not be ahead of the deliveries.
 pub async fn be_durable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query("SET LOCAL synchronous_commit = on").execute(connection).await?;
-    Ok(())
-}
-
-/// Writes an event that an action could not evaluate to the dead letters, once.
-pub async fn dead_letter(
-    connection: &mut PgConnection,
-    event: &StoredEvent,
-    action: &str,
-    cause: &str,
-    retries: i32,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO dlq (dlq_id, consumer, event_id, event_payload, error_message, retry_count, subject)
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
-    )
-    .bind(Uuid::now_v7())
-    .bind(CONSUMER)
-    .bind(event.event_id)
-    .bind(event.envelope())
-    .bind(format!("action {action}: {cause}"))
-    .bind(retries)
-    .bind(action)
-    .execute(connection)
-    .await?;
     Ok(())
 }

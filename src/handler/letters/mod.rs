@@ -2,8 +2,6 @@
 
 mod store;
 
-use serde_json::json;
-
 pub(super) use self::store::folded_anew;
 use crate::dead_letters::{EVENT_HANDLER, NewLetter};
 use crate::event::StoredEvent;
@@ -20,15 +18,7 @@ pub(super) fn of<'a>(
         consumer: EVENT_HANDLER,
         subject: Some(projection_type),
         event_id: Some(event.event_id),
-        event_payload: json!({
-            "event_id": event.event_id,
-            "event_type": event.event_type,
-            "aggregate_id": event.aggregate_id,
-            "timestamp": event.timestamp,
-            "payload": event.payload,
-            "metadata": event.metadata,
-            "ingested_at": event.ingested_at,
-        }),
+        event_payload: event.envelope(),
         cause: format!("projection {projection_type}: {cause}").replace('\0', "\u{fffd}"),
         retries,
         place: Some((event.shard, event.position)),

@@ -3,16 +3,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use chrono::{DateTime, Utc};
-use serde::Deserialize;
-use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Replays, Served, store};
 use crate::dead_letters::EVENT_HANDLER;
 use crate::dead_letters::replay::{Done, Pass, Requested, store as letters};
-use crate::event::{StoredEvent, shard_of};
+use crate::event::StoredEvent;
 use crate::projection::store::{self as rows, Target};
 use crate::projection::{Folded, Late, Row, RowKey};
 
@@ -122,32 +119,11 @@ fn apply(
     changed
 }
 
-/// An event as letters hold it.
-#[derive(Deserialize)]
-struct Envelope {
-    event_id: Uuid,
-    event_type: String,
-    aggregate_id: String,
-    timestamp: DateTime<Utc>,
-    payload: Value,
-    #[serde(default)]
-    metadata: Value,
-    ingested_at: DateTime<Utc>,
-}
-
+/// The event in a letter.
 pub(super) fn event(letter: &Requested, positions: &HashMap<Uuid, i64>) -> Result<StoredEvent, String> {
-    let held: Envelope =
-        Envelope::deserialize(&letter.event_payload).map_err(|error| format!("the letter holds no event: {error}"))?;
-    Ok(StoredEvent {
-        shard: shard_of(&held.aggregate_id),
-        // One that is known nowhere is before all others.
-        position: letter.position.or_else(|| positions.get(&held.event_id).copied()).unwrap_or(0),
-        event_id: held.event_id,
-        event_type: held.event_type,
-        aggregate_id: held.aggregate_id,
-        timestamp: held.timestamp,
-        payload: held.payload,
-        metadata: held.metadata,
-        ingested_at: held.ingested_at,
-    })
+    let known = letter.event_id.and_then(|event_id| positions.get(&event_id).copied());
+    // One that is known nowhere is before all others.
+    let position = letter.position.or(known).unwrap_or(0);
+    StoredEvent::from_envelope(&letter.event_payload, position)
+        .map_err(|error| format!("the letter holds no event: {error}"))
 }

@@ -1,5 +1,6 @@
 //! Dead letters that are worked through: listed, replayed by the consumer that failed, or discarded.
 
+mod actions;
 mod command;
 mod everything;
 mod folds;
