@@ -287,7 +287,7 @@ async fn the_projections_there_are_show_how_far_they_have_come() {
     .unwrap();
     let answer = service.get("/api/v1/projections").await;
     let expected = json!({"projection_types": [{
-        "projection_type": "t", "status": "catching_up", "rebuilding": true, "behind": 7, "message": null,
+        "projection_type": "t", "status": "catching_up", "rebuilding": true, "behind": 7, "message": null, "dead_letters": 0,
         "updated_at": "2026-01-02T03:04:05Z"
     }]});
     assert_eq!(answer.body, expected);

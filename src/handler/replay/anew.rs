@@ -7,7 +7,8 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::history::at;
-use super::refold::{Anew, Refold};
+use super::made::Made;
+use super::refold::Refold;
 use super::{Replays, Served, store};
 use crate::bus::embedded::store as event_store;
 use crate::dead_letters::EVENT_HANDLER;
@@ -149,10 +150,14 @@ impl Replays {
         }
         let accepted: HashMap<String, DateTime<Utc>> =
             refold.rows.iter().filter_map(|(key, anew)| Some((key.clone(), anew.accepted?))).collect();
-        let (mended, pass) = self.settle(connection, served, task, refold).await?;
+        let (mended, refused, mut pass) = self.settle(connection, served, task, refold).await?;
         let mended: Vec<(RowKey, Row)> =
             mended.into_iter().map(|(key, row)| (key.clone(), not_behind(row, before.rows.get(&key)))).collect();
         write(connection, served, &mended, &accepted).await?;
+        for (lane, why) in refused {
+            let Some(late) = self.out_of_place(connection, served, Some(&[lane]), &why).await? else { return Ok(None) };
+            pass = pass.and(late);
+        }
         Ok(Some(pass))
     }
 
@@ -183,43 +188,35 @@ impl Replays {
         Ok(Bounds { handled: handled.to_vec(), rows })
     }
 
-    /// Marks what became of the letters; returns the rows to be written, and what was done.
+    /// Marks what became of the letters; returns the rows to be written, the aggregates whose rows are refused and why, and
+    /// what was done.
     async fn settle(
         &self,
         connection: &mut PgConnection,
         served: &Served,
         task: Task,
         refold: Refold<'_>,
-    ) -> Result<(Vec<(RowKey, Row)>, Pass), sqlx::Error> {
+    ) -> Result<(Vec<(RowKey, Row)>, Vec<(String, String)>, Pass), sqlx::Error> {
         let Task { mut done, found, .. } = task;
-        let (mut mended, mut refused, mut unmet) = (Vec::new(), Vec::new(), Vec::new());
-        let progress = refold.rows.values().any(|anew| !anew.asked.is_empty());
         for failed in refold.failed {
             done.failed_in((Some(served.name().to_owned()), failed.lane), failed.dlq_id, cause(served, &failed.cause));
         }
-        for (key, Anew { row, asked, went_in, refused: why, .. }) in refold.rows {
-            match why {
-                Some(why) => refused.extend(asked.into_iter().map(|dlq_id| (dlq_id, cause(served, &why)))),
-                None if asked.is_empty() => unmet.push(key),
-                None => {
-                    mended.extend(row.filter(|_| !went_in.is_empty()).map(|row| ((0, key), row)));
-                    for dlq_id in went_in {
-                        done.replayed(dlq_id, None);
-                    }
-                }
-            }
+        let made = Made::of(refold.rows, served.program().has_own_key());
+        for dlq_id in made.went_in {
+            done.replayed(dlq_id, None);
         }
         let mut pass = done.mark(connection, EVENT_HANDLER, Some(&served.hash)).await?;
+        let refused: Vec<(Uuid, String)> = made.failed.iter().map(|(id, why)| (*id, cause(served, why))).collect();
         pass.failed += letters::failed(connection, &refused, Some(&served.hash)).await?;
         let why = cause(served, "the event is not in the event store, from which the row would be folded anew");
         if !served.program().has_own_key() {
-            let lanes: Vec<(String, String)> = unmet.into_iter().map(|lane| (lane, why.clone())).collect();
+            let lanes: Vec<(String, String)> = made.unmet.into_iter().map(|lane| (lane, why.clone())).collect();
             pass.failed += letters::failed_lanes(connection, EVENT_HANDLER, served.name(), &lanes).await?;
-        } else if !progress && pass == Pass::default() {
+        } else if pass == Pass::default() {
             let unmet: Vec<(Uuid, String)> = found.iter().map(|letter| (letter.dlq_id, why.clone())).collect();
             pass.failed += letters::failed(connection, &unmet, None).await?;
         }
-        Ok((mended, pass))
+        Ok((made.mended, made.refused, pass))
     }
 }
 

@@ -107,7 +107,7 @@ fn apply(
             Ok(Folded::Changed(row)) => {
                 rows.insert(key.clone(), row.clone());
                 changed.insert(key, row);
-                let appended = || "applied last: the events before it are no longer in the event store".to_owned();
+                let appended = || "applied last, as it was asked for".to_owned();
                 done.replayed(letter.dlq_id, (late == Late::Anyhow).then(appended));
             }
             Ok(Folded::Seen | Folded::Stale) => {

@@ -8,6 +8,7 @@
 mod anew;
 mod history;
 mod late;
+mod made;
 mod refold;
 mod standing;
 mod store;

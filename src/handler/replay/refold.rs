@@ -99,7 +99,7 @@ impl<'p> Refold<'p> {
             }
             (Err(cause), None) => {
                 anew.refused = Some(format!(
-                    "the row cannot be folded anew with it: event {}, which is in the row, then fails: {cause}",
+                    "event {}, which is in the row, fails behind those of letters: {cause}",
                     event.event_id
                 ));
             }
