@@ -15,10 +15,11 @@ use tracing::info;
 use self::hold::Projections;
 pub use self::ready::{Ready, announce};
 use crate::crash;
-use crate::effects::postgres::{DatabaseError, Seat};
+use crate::effects::postgres::{DatabaseError, Deletion, Seat};
 use crate::migrations::{Going, Work};
 use crate::plan::{self, Registrations, Served, Step};
 use crate::projection;
+use crate::projection::migration::{indexes, series};
 use crate::resolve::{self, Cache, Outcome, Resolution};
 use crate::resource::{Declared, Resource};
 use crate::status::{self, DataPlane, Facts};
@@ -35,14 +36,15 @@ pub struct Look {
     wanted_topics: watch::Sender<Vec<Wanted>>,
     /// What the last look compiled.
     cache: Cache,
-    migrations: Migrations,
+    migrations: Migrations<indexes::Wanted>,
+    series_migrations: Migrations<series::Wanted>,
     /// Label selector of the handler's pods, where there are pods.
     handler_selector: Option<String>,
 }
 
-/// How a look speaks with who migrates the tables of projections.
-pub struct Migrations {
-    pub work: watch::Sender<Work>,
+/// How a look speaks with who migrates tables of one sort.
+pub struct Migrations<W> {
+    pub work: watch::Sender<Work<W>>,
     pub going: watch::Receiver<Going>,
 }
 
@@ -71,11 +73,11 @@ impl Look {
         namespace: String,
         (home, others): (Seat, Vec<Seat>),
         wanted_topics: watch::Sender<Vec<Wanted>>,
-        migrations: Migrations,
+        (migrations, series_migrations): (Migrations<indexes::Wanted>, Migrations<series::Wanted>),
         handler_selector: Option<String>,
     ) -> Self {
         let cache = Cache::default();
-        Self { namespace, home, others, wanted_topics, cache, migrations, handler_selector }
+        Self { namespace, home, others, wanted_topics, cache, migrations, series_migrations, handler_selector }
     }
 
     pub fn namespace(&self) -> &str {
@@ -108,6 +110,20 @@ impl Look {
         metrics::counter!("cornjacket_controllers_looks_total").increment(1);
         count(&reports);
         Ok(reports)
+    }
+
+    /// The database of the time series.
+    fn series_seat(&mut self) -> Option<&mut Seat> {
+        std::iter::once(&mut self.home).chain(&mut self.others).find(|seat| seat.keeps_series)
+    }
+
+    /// Drops the table of a time series that is no longer registered.
+    pub async fn delete_series(&mut self, projection_type: &str, table: &str) -> Result<Deletion, DatabaseError> {
+        let has_handler = self.home.has_handler().await?;
+        match self.series_seat() {
+            Some(seat) => seat.delete_series(projection_type, table, has_handler).await,
+            None => Ok(Deletion::Done),
+        }
     }
 
     /// Removes registrations whose resources go, before anybody looks at the rest again.
@@ -198,6 +214,7 @@ impl Look {
     ) -> Result<Vec<Report>, DatabaseError> {
         let data_plane = self.data_plane().await?;
         let going = self.migrations.going.borrow().clone();
+        let series_going = self.series_migrations.going.borrow().clone();
         let now = Utc::now();
         let report = |resolution: &Resolution| {
             let key = &resolution.key;
@@ -211,7 +228,7 @@ impl Look {
                 projection: projection::status::Seen {
                     trouble: going.trouble.as_deref(),
                     selector: self.handler_selector.as_deref(),
-                    ..projections.seen(projection_type(spec))
+                    ..projections.seen(projection_type(spec), series_going.trouble.as_deref())
                 },
             };
             Report {

@@ -116,6 +116,7 @@ impl Sessions for InDirectory {
                 // The sender lives as long as this session.
                 _ = session.bus.changed() => {}
                 _ = session.migrations.changed() => {}
+                _ = session.series_migrations.changed() => {}
                 _ = session.tasks.join_next() => return Err(SessionError::TaskEnded),
                 () = sleep(POLL) => {}
             }

@@ -15,7 +15,7 @@ use tracing::info;
 
 use crate::effects::kafka::{BrokerError, Kafka};
 use crate::effects::listen;
-use crate::effects::postgres::guard::Guard;
+use crate::effects::postgres::guard::{Badge, Guard};
 use crate::effects::postgres::{DatabaseError, Deletion, Identity, Seat, options, seat_options};
 use crate::effects::rule::Rule;
 use crate::look::{Look, Migrations};
@@ -42,6 +42,8 @@ pub struct Platform {
     pub home: PgConnectOptions,
     /// The databases of the other services. One that is named twice counts once.
     pub others: Vec<PgConnectOptions>,
+    /// The database of the time series.
+    pub tsdb: PgConnectOptions,
     /// The database of who delivers webhooks; it holds sealed values of Secrets.
     pub actions: PgConnectOptions,
     /// librdkafka settings of the broker; `None` for the embedded bus.
@@ -55,9 +57,9 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// The home first, and that of the actions last.
+    /// The home first, and those of the time series and of the actions last.
     fn databases(&self) -> impl Iterator<Item = &PgConnectOptions> {
-        std::iter::once(&self.home).chain(&self.others).chain([&self.actions])
+        std::iter::once(&self.home).chain(&self.others).chain([&self.tsdb, &self.actions])
     }
 }
 
@@ -84,8 +86,9 @@ pub struct Session {
     pub heard: Arc<Notify>,
     /// What is known about the bus.
     pub bus: watch::Receiver<Bus>,
-    /// How the migration of the tables of projections goes.
+    /// How the migration of the tables of projections goes, and that of the tables of time series.
     pub migrations: watch::Receiver<Going>,
+    pub series_migrations: watch::Receiver<Going>,
     /// They end with it; none ends before.
     pub tasks: JoinSet<()>,
     /// Told when somebody asks for a look at the broker now.
@@ -97,7 +100,7 @@ pub struct Session {
 impl Session {
     /// Waits for the locks, and starts listening.
     pub async fn begin(platform: &Platform, state: &watch::Sender<State>) -> Result<Self, SessionError> {
-        let (mut home, others) = sit_down(platform, state).await?;
+        let (mut home, mut others) = sit_down(platform, state).await?;
         let heard = Arc::new(Notify::new());
         let mut tasks = JoinSet::new();
         for database in platform.databases() {
@@ -118,13 +121,14 @@ impl Session {
             // Nothing is ever said of a bus that is the event store; the sender lives as long as the session.
             tasks.spawn(async move { publish_bus.closed().await });
         }
-        let (work, migrations_wanted) = watch::channel(Work::default());
-        let (publish_going, going) = watch::channel(Going::default());
-        tasks.spawn(migrations::keep(platform.home.clone(), badge, migrations_wanted, publish_going));
-        let migrations = Migrations { work, going: going.clone() };
+        let series_seat = std::iter::once(&mut home).chain(&mut others).find(|seat| seat.keeps_series);
+        let series_badge = within(CONNECT, series_seat.ok_or(DatabaseError::NoHome)?.badge()).await?;
+        let (projections, going) = migrated(&mut tasks, &platform.home, badge);
+        let (series, series_going) = migrated(&mut tasks, &platform.tsdb, series_badge);
         let seats = (home, others);
-        let look = Look::new(platform.namespace.clone(), seats, wanted, migrations, platform.handler_selector.clone());
-        Ok(Self { look, heard, bus, migrations: going, tasks, asked, deletes })
+        let selector = platform.handler_selector.clone();
+        let look = Look::new(platform.namespace.clone(), seats, wanted, (projections, series), selector);
+        Ok(Self { look, heard, bus, migrations: going, series_migrations: series_going, tasks, asked, deletes })
     }
 
     /// Deletes what a resource describes, some of it at a time. The error says why something is left.
@@ -139,7 +143,10 @@ impl Session {
                     Err(error) => Err(Chain(&error).to_string()),
                 }
             }
-            Resource::Projection(projection) => self.delete_projection(projection.projection_type()).await,
+            Resource::Projection(projection) => match &projection.spec.time_series {
+                Some(series) => self.delete_series(projection.projection_type(), &series.table).await,
+                None => self.delete_projection(projection.projection_type()).await,
+            },
             Resource::EventType(_) | Resource::WebhookAction(_) => Ok(()),
         }
     }
@@ -157,6 +164,15 @@ impl Session {
         }
     }
 
+    async fn delete_series(&mut self, projection_type: &str, table: &str) -> Result<(), String> {
+        match within(DELETE, self.look.delete_series(projection_type, table)).await {
+            Ok(Deletion::Done) => Ok(()),
+            Ok(Deletion::Fed) => Err("its writer has not let go of it".to_owned()),
+            Ok(Deletion::More) => Err("rows are left".to_owned()),
+            Err(error) => Err(Chain(&error).to_string()),
+        }
+    }
+
     async fn delete_topic(&self, topic: &str) -> Result<(), String> {
         let Some(deletes) = &self.deletes else { return Ok(()) };
         let (done, answer) = oneshot::channel();
@@ -169,6 +185,18 @@ impl Session {
         };
         timeout(DELETE, asking).await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
     }
+}
+
+/// Starts migrating the tables of one sort in a database, for the seat with this badge.
+fn migrated<W: migrations::Wanted + 'static>(
+    tasks: &mut JoinSet<()>,
+    database: &PgConnectOptions,
+    badge: Badge,
+) -> (Migrations<W>, watch::Receiver<Going>) {
+    let (work, wanted) = watch::channel(Work::default());
+    let (publish, going) = watch::channel(Going::default());
+    tasks.spawn(migrations::keep(database.clone(), badge, wanted, publish));
+    (Migrations { work, going: going.clone() }, going)
 }
 
 /// Runs a step with a deadline.
@@ -185,17 +213,21 @@ pub async fn within<T, E: Into<SessionError>>(
 /// Takes the lock of every database, in one order for all processes, and waits where another has it.
 async fn sit_down(platform: &Platform, state: &watch::Sender<State>) -> Result<(Seat, Vec<Seat>), SessionError> {
     let mut seats: BTreeMap<Identity, Seat> = BTreeMap::new();
-    let (mut home, mut actions) = (None, None);
+    let (mut home, mut tsdb, mut actions) = (None, None, None);
     for (index, database) in platform.databases().enumerate() {
         let database = seat_options(database.clone());
         let mut seat = within(CONNECT, Seat::connect(&database, &platform.namespace)).await?;
         let identity = within(CONNECT, seat.identity()).await?;
         home.get_or_insert_with(|| identity.clone());
-        actions = Some(identity.clone());
+        // They come last, in this order.
+        tsdb = actions.replace(identity.clone());
         // A replica gets its rows from the primary.
         if index == 0 || !identity.replica {
             seats.entry(identity).or_insert(seat);
         }
+    }
+    if let Some(seat) = tsdb.and_then(|identity| seats.get_mut(&identity)) {
+        seat.keeps_series = true;
     }
     if let Some(seat) = actions.and_then(|identity| seats.get_mut(&identity)) {
         seat.holds_secrets = true;

@@ -61,6 +61,16 @@ pub struct Progress {
     pub behind: i64,
 }
 
+/// What the writer does with a time series.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeriesProgress {
+    /// `running`, `halted` or `removed`.
+    pub status: String,
+    pub message: Option<String>,
+    /// Positions of the event store still to be read, when it was last looked at.
+    pub behind: i64,
+}
+
 /// A row of `resource_status`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatusRow {

@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use crate::registration::{OnError, Rebuild, StartFrom};
+pub use crate::registration::{ColumnType, OnError, Rebuild, StartFrom};
 use crate::shared::{
     Conditions, DataPlaneStatus, DeletionPolicy, DurationText, ManagementPolicy, Policies, Reconciliation, Source,
     conditions_schema,
@@ -59,7 +59,11 @@ use crate::shared::{
     validation = Rule::new("!has(self.timeSeries) || has(oldSelf.timeSeries)")
         .message("timeSeries cannot be added to a projection of another kind: make a new Projection"),
     validation = Rule::new("!has(self.timeSeries) || !has(self.retention)")
-        .message("a time series has timeSeries.retention: remove retention")
+        .message("a time series has timeSeries.retention: remove retention"),
+    validation = Rule::new("!has(self.timeSeries) || !has(self.indexes)")
+        .message("indexes are on fields of a state, and a time series has none: remove indexes"),
+    validation = Rule::new("!has(self.timeSeries) || !has(self.rebuild)")
+        .message("a time series is not rebuilt: remove rebuild, or make a new Projection with another table")
 )]
 pub struct ProjectionSpec {
     /// The `projection_type` that queries name, for example `sensor_state`. Cannot change. Default: metadata.name.
@@ -136,21 +140,21 @@ pub struct Merge {}
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TimeSeries {
-    /// Name of the table. Cannot change.
+    /// Name of the table in the schema `timeseries` of the time-series database. Cannot change.
     #[schemars(length(min = 1, max = 48), regex(pattern = r"^[a-z][a-z0-9_]*$"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("table cannot change: make a new Projection"))]
     pub table: String,
-    /// Columns beside the event's id, aggregate id and time, which every such table has.
+    /// Columns beside `time`, `aggregate_id` (or what `key` gives) and `event_id`, which every such table has. A column that is added is filled from then on; dropping one, or changing its type, loses data and waits for an approval.
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["name".into()]),
         validation = Rule::new("self.all(c, self.exists_one(d, d.name == c.name))").message("each column can be given once")
     )]
     pub columns: Vec<Column>,
-    /// Time that one chunk (or partition) of the table spans. Default: 1d.
+    /// Time that one chunk (or partition) of the table spans, 1h to 366d. A change is for chunks to come. Default: 1d.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chunk_interval: Option<DurationText>,
-    /// How long rows are kept. Default: for ever.
+    /// How long rows are kept after the time of their event; at most 1000 times chunkInterval. Older events are not written. Default: 7d.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<DurationText>,
 }
@@ -165,23 +169,9 @@ pub struct Column {
     /// Type of the column in PostgreSQL: `Text`, `Boolean`, `Integer`, `BigInt`, `Double` (double precision), `Numeric`, `Timestamp` (with time zone), `Uuid` or `Json` (jsonb).
     #[serde(rename = "type")]
     pub column_type: ColumnType,
-    /// Expression (CEL) over `event` that gives the value.
+    /// Expression (CEL) over `event` that gives the value. Null leaves the column empty; a value of another type is an error, as onError says.
     #[schemars(length(min = 1, max = 4096))]
     pub from: String,
-}
-
-/// Type of a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum ColumnType {
-    Text,
-    Boolean,
-    Integer,
-    BigInt,
-    Double,
-    Numeric,
-    Timestamp,
-    Uuid,
-    Json,
 }
 
 /// An index on a field of the state.

@@ -3,6 +3,7 @@
 //! Everything in it is decided: schemas are resolved, the topic is chosen, expressions were checked. A data-plane
 //! role loads it without knowing Kubernetes, and a broken resource never becomes one.
 
+mod time_series;
 mod webhook_action;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub use time_series::{Column, ColumnType, TimeSeries};
 pub use webhook_action::{
     CircuitBreaker, Deduplication, Header, HeaderValue, RateLimit, Retry, SecretVersion, WebhookAction,
 };
@@ -222,6 +224,14 @@ pub struct Projection {
 }
 
 impl Projection {
+    /// The table, where it is a time series.
+    pub fn time_series(&self) -> Option<&TimeSeries> {
+        match &self.fold {
+            Fold::TimeSeries(series) => Some(series),
+            _ => None,
+        }
+    }
+
     /// Hash of what decides the rows: a change of anything else needs no rebuild.
     pub fn definition_hash(&self) -> String {
         let mut definition = self.clone();
@@ -261,6 +271,8 @@ pub enum Fold {
     Merge,
     /// One CEL expression a field, over `state` and `event`.
     Fields(BTreeMap<String, String>),
+    /// No state is kept: each event is a row of a table.
+    TimeSeries(TimeSeries),
 }
 
 /// Where a new projection starts reading.

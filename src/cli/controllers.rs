@@ -212,6 +212,7 @@ pub fn start(controllers: Controllers, name: &'static str, process: &Process) ->
         home: options(&urls.eventhandler)?,
         // The query service has no tables: it reads the handler's database, or a replica of it.
         others: vec![options(&urls.ingestion)?],
+        tsdb: options(&urls.tsdb)?,
         actions: options(&urls.actions)?,
         kafka: match bus {
             BusChoice::Embedded => None,

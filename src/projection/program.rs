@@ -42,6 +42,7 @@ impl Program {
                     })
                     .collect::<Result<_, String>>()?,
             ),
+            Fold::TimeSeries(_) => return Err("a time series keeps no state".to_owned()),
         };
         Ok(Self {
             source: spec.source.clone(),

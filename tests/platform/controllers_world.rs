@@ -65,6 +65,7 @@ impl World {
             home: options.clone(),
             // The same database by another URL counts once.
             others: vec![options.clone().application_name("again")],
+            tsdb: options.clone(),
             actions: options,
             kafka,
             drift: DRIFT,

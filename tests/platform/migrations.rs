@@ -106,7 +106,7 @@ async fn migrations_started_at_once_all_succeed_and_are_applied_once() {
     }
     let first = applied(&pool).await;
     assert_eq!(claimed, first.len(), "each says what it applied itself");
-    for set in ["shared", "ingestion", "eventhandler"] {
+    for set in ["shared", "ingestion", "eventhandler", "tsdb", "actions"] {
         assert!(first.contains(&(set.to_owned(), 1)), "{first:?}");
     }
     let again = end_of(platform.migrate()).await;

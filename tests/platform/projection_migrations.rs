@@ -4,7 +4,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
-use controllers::effects::postgres::migrations::Migrator;
+use controllers::effects::postgres::migrations::{Migrator, PROJECTIONS};
 use controllers::effects::postgres::{DatabaseError, Seat, seat_options};
 use controllers::projection::migration::indexes::{Wanted, plans};
 use nix::sys::signal::Signal;
@@ -282,9 +282,9 @@ async fn who_lost_the_lock_takes_no_step() {
     let mut seat = Seat::connect(&seat_options(options.clone()), "default").await.expect("connected");
     assert!(seat.take().await.expect("an answer"));
     let badge = seat.badge().await.expect("an answer");
-    let mut migrator = Migrator::connect(options.clone(), badge.clone()).await.expect("connected");
+    let mut migrator = Migrator::connect(options.clone(), badge.clone(), PROJECTIONS).await.expect("connected");
     assert!(migrator.lock().await.expect("an answer"));
-    let mut second = Migrator::connect(options.clone(), badge).await.expect("connected");
+    let mut second = Migrator::connect(options.clone(), badge, PROJECTIONS).await.expect("connected");
     assert!(!second.lock().await.expect("an answer"), "one process migrates at a time");
 
     let wanted = Wanted { projection_type: "p".to_owned(), fields: vec!["a".to_owned()], writes: true };

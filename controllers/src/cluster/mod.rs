@@ -246,6 +246,7 @@ impl Leader<'_> {
                 // The sender lives as long as this session.
                 _ = session.bus.changed() => {}
                 _ = session.migrations.changed() => {}
+                _ = session.series_migrations.changed() => {}
                 _ = session.tasks.join_next() => return Err(SessionError::TaskEnded),
                 Some(request) = engine.clean_ups.recv() => {
                     // Others that wait come before everything is looked at again, but a silent seat is lost.

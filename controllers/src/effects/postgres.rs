@@ -10,6 +10,7 @@ mod projections;
 mod registrations;
 mod rows;
 mod secrets;
+pub(crate) mod series;
 mod statuses;
 
 use std::collections::BTreeSet;
@@ -81,6 +82,8 @@ pub struct Seat {
     holds_lock: bool,
     /// Whether sealed values of Secrets are kept here: who delivers webhooks reads them.
     pub holds_secrets: bool,
+    /// Whether time series are kept here.
+    pub keeps_series: bool,
     /// What is registered, as it was read last.
     known: Arc<Registrations>,
 }
@@ -90,7 +93,14 @@ impl Seat {
     pub async fn connect(options: &PgConnectOptions, namespace: &str) -> Result<Self, DatabaseError> {
         let connection = PgConnection::connect_with(options).await.map_err(DatabaseError::Connect)?;
         let namespace = namespace.to_owned();
-        Ok(Self { connection, namespace, holds_lock: false, holds_secrets: false, known: Arc::default() })
+        Ok(Self {
+            connection,
+            namespace,
+            holds_lock: false,
+            holds_secrets: false,
+            keeps_series: false,
+            known: Arc::default(),
+        })
     }
 
     /// The platform instance whose rows are read and written.

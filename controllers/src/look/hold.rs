@@ -1,8 +1,10 @@
 //! Keeps changed definitions of projections back while what they would lose is not approved, and says what is to be done
 //! to the tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crds::condition::ConditionType;
+use crds::reason::Reason;
 use crds::registration::{self, Compiled, ResourceKey};
 use crds::shared::APPROVE;
 
@@ -12,11 +14,12 @@ use crate::migrations::Work;
 use crate::plan::Registrations;
 use crate::projection::migration::indexes::{self, Wanted};
 use crate::projection::migration::rows::{self, Fate, History, Rows};
+use crate::projection::migration::series::{self, Tables};
 use crate::projection::migration::{Catalog, Plan, approval};
-use crate::projection::status::Seen;
-use crate::resolve::{Outcome, Resolution};
+use crate::projection::status::{Seen, SeenSeries};
+use crate::resolve::{Failure, Outcome, Resolution};
 use crate::resource::{Declared, Resource};
-use crate::status::Progress;
+use crate::status::{Progress, SeriesProgress};
 
 /// What a look knows of projections.
 #[derive(Default)]
@@ -28,12 +31,30 @@ pub(super) struct Projections {
     pub approved: Vec<Plan>,
     /// What is outstanding, by projection type.
     plans: BTreeMap<String, Plan>,
+    series: Series,
+}
+
+/// What a look knows of time series.
+#[derive(Default)]
+struct Series {
+    progress: BTreeMap<String, SeriesProgress>,
+    /// `None` where the database has no place for them yet.
+    tables: Option<Tables>,
+    /// Those whose table may lose data to become as declared, by projection type.
+    may_lose: BTreeSet<String>,
+    plans: BTreeMap<String, Plan>,
 }
 
 impl Projections {
     /// What is known of one of them; why no step can be taken, and the selector of its pods, are known elsewhere.
-    pub fn seen(&self, projection_type: Option<&str>) -> Seen<'_> {
+    pub fn seen<'a>(&'a self, projection_type: Option<&str>, series_trouble: Option<&'a str>) -> Seen<'a> {
         Seen {
+            series: SeenSeries {
+                progress: projection_type.and_then(|name| self.series.progress.get(name)),
+                tables: self.series.tables.as_ref(),
+                plan: projection_type.and_then(|name| self.series.plans.get(name)),
+                trouble: series_trouble,
+            },
             progress: projection_type.and_then(|name| self.progress.get(name)),
             catalog: self.catalog.as_ref(),
             plan: projection_type.and_then(|name| self.plans.get(name)),
@@ -52,20 +73,60 @@ impl Look {
     ) -> Result<Projections, DatabaseError> {
         let (progress, catalog) = (self.home.progress().await?, self.home.catalog().await?);
         let mut known = Projections { progress, catalog, ..Projections::default() };
+        known.series = self.series().await?;
         for resolution in resolutions {
             let Some(Compiled::Projection(new)) = resolution.outcome.to_run().map(|form| &**form) else { continue };
             let before = registered.get(&resolution.key).filter(|row| row.active).and_then(|row| row.spec.as_ref());
-            let Some(plan) = self.losses(new, before, &known).await? else { continue };
+            let plan = match self.plan(new, before, &known).await? {
+                Ok(Some(plan)) => plan,
+                Ok(None) => continue,
+                Err(failure) => {
+                    resolution.outcome = Outcome::Refused(failure);
+                    continue;
+                }
+            };
             let Some(resource) = declared(set, &resolution.key) else { continue };
             let policy = resource.spec.migration_policy.and_then(|policy| policy.destructive).unwrap_or_default();
             let annotations = resource.metadata.annotations.as_ref();
             let approved = annotations.and_then(|all| all.get(APPROVE)).map(String::as_str);
             match approval::held(&resolution.key, resolution.generation, &plan, policy, approved) {
                 Some(held) => resolution.outcome = held,
-                None => known.approved.push(plan),
+                None if new.time_series().is_none() => known.approved.push(plan),
+                None if plan.is_destructive() => {
+                    known.series.may_lose.insert(plan.projection_type);
+                }
+                None => {}
             }
         }
         Ok(known)
+    }
+
+    /// What there is of time series, in whichever database that is.
+    async fn series(&mut self) -> Result<Series, DatabaseError> {
+        let Some(seat) = self.series_seat() else { return Ok(Series::default()) };
+        let Some(tables) = seat.series_tables().await? else { return Ok(Series::default()) };
+        let progress = seat.series_progress().await?;
+        Ok(Series { progress, tables: Some(tables), ..Series::default() })
+    }
+
+    /// What a definition asks to be done that may lose data; or why it cannot be.
+    async fn plan(
+        &mut self,
+        new: &registration::Projection,
+        before: Option<&Compiled>,
+        known: &Projections,
+    ) -> Result<Result<Option<Plan>, Failure>, DatabaseError> {
+        match (new.time_series(), &known.series.tables) {
+            (Some(series), Some(tables)) => {
+                let plan = series::plan(&new.projection_type, series, tables);
+                let refused = |taken: series::Taken| {
+                    Failure::new(Reason::Conflict, taken.to_string()).of(ConditionType::Conflict)
+                };
+                Ok(plan.map(Some).map_err(refused))
+            }
+            (Some(_), None) => Ok(Ok(None)),
+            (None, _) => self.losses(new, before, known).await.map(Ok),
+        }
     }
 
     /// The plan of a changed definition that loses data.
@@ -101,6 +162,7 @@ impl Look {
 
     /// Tells what is to be done to the tables for what is registered now.
     pub(super) fn want_migrations(&self, resolutions: &[Resolution], applied: &Applied, known: &mut Projections) {
+        self.want_series(resolutions, applied, &mut known.series);
         let Some(catalog) = &known.catalog else { return };
         let wanted: Vec<Wanted> = resolutions.iter().filter_map(|resolution| wanted(resolution, applied)).collect();
         let outstanding = indexes::to_run(&wanted, catalog).iter().map(Plan::hash).collect();
@@ -113,6 +175,35 @@ impl Look {
             changed
         });
     }
+}
+
+impl Look {
+    /// The same for time series.
+    fn want_series(&self, resolutions: &[Resolution], applied: &Applied, known: &mut Series) {
+        let Some(tables) = &known.tables else { return };
+        let of = |resolution| wanted_series(resolution, applied, &known.may_lose);
+        let wanted: Vec<series::Wanted> = resolutions.iter().filter_map(of).collect();
+        let plan = |wanted: &series::Wanted| series::plan(&wanted.projection_type, &wanted.series, tables).ok();
+        known.plans = wanted.iter().filter_map(plan).map(|plan| (plan.projection_type.clone(), plan)).collect();
+        let outstanding = series::to_run(&wanted, tables).iter().map(Plan::hash).collect();
+        let work = Work { wanted, outstanding };
+        self.series_migrations.work.send_if_modified(|before| {
+            let changed = *before != work;
+            *before = work;
+            changed
+        });
+    }
+}
+
+/// What a registered time series wants of its table.
+fn wanted_series(resolution: &Resolution, applied: &Applied, may_lose: &BTreeSet<String>) -> Option<series::Wanted> {
+    let Some(Compiled::Projection(spec)) = spec_of(resolution, applied) else { return None };
+    Some(series::Wanted {
+        projection_type: spec.projection_type.clone(),
+        series: spec.time_series()?.clone(),
+        writes: !matches!(resolution.outcome, Outcome::LeftAlone(_)),
+        may_lose: may_lose.contains(&spec.projection_type),
+    })
 }
 
 /// What a registered projection wants of the tables. Nothing is written for one that asks to be left alone.

@@ -2,4 +2,5 @@
 
 pub mod migration;
 pub mod resolve;
+mod series;
 pub mod status;

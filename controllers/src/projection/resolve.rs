@@ -7,6 +7,7 @@ use crds::projection::ProjectionSpec;
 use crds::reason::Reason;
 use crds::registration::{Compiled, Fold, Projection, Source};
 
+use super::series;
 use crate::resolve::{Failure, Known};
 
 /// Compiles a Projection, compared with what was registered for it before. `several_topics`: its events come by more than
@@ -20,11 +21,12 @@ pub(crate) fn compile(
     let projection_type = resource.projection_type();
     if let Some(Compiled::Projection(before)) = before {
         check_change(projection_type, before)?;
+        check_table(spec, before)?;
     }
     check_expressions(spec)?;
     let fold = fold(spec)?;
     // A broker keeps order within a partition only: rows that several partitions feed need the event store's.
-    let reads_event_store = spec.key.is_some() || several_topics;
+    let reads_event_store = spec.key.is_some() || several_topics || spec.time_series.is_some();
     Ok(Projection {
         projection_type: projection_type.to_owned(),
         source: source(spec),
@@ -52,16 +54,28 @@ fn check_change(projection_type: &str, before: &Projection) -> Result<(), Failur
     Err(Failure::new(Reason::InvalidSpec, message))
 }
 
+/// What an API server refuses by the schema's rules, and a directory of manifests does not know.
+fn check_table(spec: &ProjectionSpec, before: &Projection) -> Result<(), Failure> {
+    let message = match (&spec.time_series, before.time_series()) {
+        (Some(new), Some(old)) if new.table != old.table => format!(
+            "spec.timeSeries.table cannot change from '{}' to '{}': make a new Projection",
+            old.table, new.table
+        ),
+        (Some(_), None) => {
+            "timeSeries cannot be added to a projection of another kind: make a new Projection".to_owned()
+        }
+        (None, Some(_)) => "timeSeries cannot become another kind of projection: make a new Projection".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(Failure::new(Reason::InvalidSpec, message))
+}
+
 fn fold(spec: &ProjectionSpec) -> Result<Fold, Failure> {
     match (&spec.latest, &spec.merge, &spec.fields, &spec.time_series) {
         (Some(_), None, None, None) => Ok(Fold::Latest),
         (None, Some(_), None, None) => Ok(Fold::Merge),
         (None, None, Some(fields), None) => Ok(Fold::Fields(fields.clone())),
-        (None, None, None, Some(_)) => Err(Failure::new(
-            Reason::NotServed,
-            "timeSeries is valid, but this release does not keep time series: use latest, merge or fields, or remove \
-             the Projection until a release that does",
-        )),
+        (None, None, None, Some(table)) => series::compile(table).map(Fold::TimeSeries),
         _ => Err(Failure::new(Reason::InvalidSpec, "give exactly one of latest, merge, fields and timeSeries")),
     }
 }

@@ -1,5 +1,7 @@
 //! What a Projection's status says about its rows, its tables and what waits for an approval. Pure.
 
+mod series;
+
 use chrono::SecondsFormat;
 use crds::condition::{ConditionType, Finding};
 use crds::projection::{ProjectionStatus, RebuildState, RebuildStatus};
@@ -9,7 +11,8 @@ use crds::role::Role;
 use crds::shared::{Conditions, DataPlaneStatus};
 use serde_json::Value;
 
-use super::migration::{Catalog, Plan, State};
+pub use self::series::SeenSeries;
+use super::migration::{Catalog, Ledger, Plan, State};
 use crate::resolve::Outcome;
 use crate::status::{Facts, Progress, running};
 
@@ -26,6 +29,8 @@ pub struct Seen<'a> {
     pub trouble: Option<&'a str>,
     /// Label selector of the handler's pods.
     pub selector: Option<&'a str>,
+    /// Where it is a time series.
+    pub series: SeenSeries<'a>,
 }
 
 /// Whether the rows have caught up with the events, whether the events were all there, and whether the tables are as they
@@ -35,33 +40,50 @@ pub fn findings(facts: &Facts<'_>) -> Vec<Finding> {
     let answers = "the handler's database answers";
     let mut findings = vec![Finding::new(ConditionType::DatabaseReachable, true, Reason::DatabaseReachable, answers)];
     if let Some(Compiled::Projection(spec)) = facts.spec {
-        findings.extend(
-            seen.catalog.map(|catalog| migrations(spec.indexes.len(), catalog, seen, &facts.resolution.outcome)),
-        );
+        if let Some(series) = spec.time_series() {
+            return series::findings(series, &seen.series, &facts.resolution.outcome);
+        }
+        let (plan, trouble, indexes) = (seen.plan, seen.trouble, spec.indexes.len());
+        let done =
+            if indexes == 0 { "no step is outstanding".to_owned() } else { format!("{indexes} index(es) built") };
+        let meanwhile = ", meanwhile queries read more rows";
+        findings.extend(seen.catalog.map(|catalog| {
+            migrations(done, &catalog.ledger, Outstanding { plan, trouble, meanwhile }, &facts.resolution.outcome)
+        }));
     }
     findings.push(approval(&facts.resolution.outcome, seen.progress));
     findings.extend(seen.progress.map(caught_up));
     findings
 }
 
+/// What is still to be done to tables.
+/// What is still to be done to tables.
+#[derive(Clone, Copy)]
+struct Outstanding<'a> {
+    plan: Option<&'a Plan>,
+    /// Why no step can be taken now.
+    trouble: Option<&'a str>,
+    /// What that means until it is done.
+    meanwhile: &'static str,
+}
+
 /// One finding for all steps: what failed before what is under way.
-fn migrations(indexes: usize, catalog: &Catalog, seen: &Seen<'_>, outcome: &Outcome) -> Finding {
+fn migrations(done: String, ledger: &Ledger, outstanding: Outstanding<'_>, outcome: &Outcome) -> Finding {
+    let Outstanding { plan, trouble, meanwhile } = outstanding;
     let finding = |holds: bool, reason, message| Finding::new(ConditionType::MigrationsApplied, holds, reason, message);
-    let steps = seen.plan.map(|plan| plan.steps.as_slice()).unwrap_or_default();
-    let failed = steps.iter().find_map(|step| match catalog.state(step) {
+    let steps = plan.map(|plan| plan.steps.as_slice()).unwrap_or_default();
+    let failed = steps.iter().find_map(|step| match ledger.get(&step.name).map(|entry| &entry.state) {
         Some(State::Failed(why)) => Some((step, why)),
         _ => None,
     });
     match (steps, outcome) {
-        ([], _) if indexes == 0 => finding(true, Reason::MigrationsApplied, "no step is outstanding".to_owned()),
-        ([], _) => finding(true, Reason::MigrationsApplied, format!("{indexes} index(es) built")),
+        ([], _) => finding(true, Reason::MigrationsApplied, done),
         ([next, ..], Outcome::LeftAlone(reason)) => {
             finding(false, *reason, format!("outstanding: {}; nothing is written meanwhile", next.purpose))
         }
-        ([next, ..], _) => match (failed, seen.trouble) {
+        ([next, ..], _) => match (failed, trouble) {
             (Some((step, why)), _) => {
-                let message =
-                    format!("cannot {}: {why}; it is tried again, meanwhile queries read more rows", step.purpose);
+                let message = format!("cannot {}: {why}; it is tried again{meanwhile}", step.purpose);
                 finding(false, Reason::MigrationFailed, message)
             }
             (None, Some(why)) => finding(false, Reason::MigrationFailed, format!("cannot {}: {why}", next.purpose)),

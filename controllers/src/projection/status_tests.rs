@@ -68,6 +68,7 @@ impl Case {
                 plan: plans.first(),
                 trouble: self.trouble,
                 selector: None,
+                series: SeenSeries::default(),
             },
         };
         let found = findings(&facts).into_iter().find(|f| f.condition == condition)?;

@@ -1,4 +1,4 @@
-//! What no two resources of a kind may share: a name, a prefix, being the default. The senior one has it.
+//! What no two resources of a kind may share: a name, a prefix, a table, being the default. The senior one has it.
 
 use std::collections::HashMap;
 
@@ -13,6 +13,7 @@ enum Claim<'a> {
     Name(&'a str),
     Default,
     Prefix(&'a str),
+    Table(&'a str),
 }
 
 /// What the resources of one kind have claimed so far.
@@ -42,6 +43,7 @@ impl<'a> Claims<'a> {
             Claim::Name(name) => format!("'{name}'"),
             Claim::Default => "to be the default topic".to_owned(),
             Claim::Prefix(prefix) => format!("the prefix '{prefix}'"),
+            Claim::Table(table) => format!("the table '{table}'"),
         };
         let message = format!(
             "{shared} is claimed by {} ({}) already, which keeps it: change or remove {} ({})",
@@ -56,7 +58,11 @@ fn claims_of(resource: &Resource) -> impl Iterator<Item = Claim<'_>> {
         Resource::Topic(topic) => (topic.spec.is_default(), topic.spec.prefixes()),
         _ => (false, &[][..]),
     };
+    let table = match resource {
+        Resource::Projection(projection) => projection.spec.time_series.as_ref().map(|series| series.table.as_str()),
+        _ => None,
+    };
     let name = claim(resource).map(Claim::Name);
     let prefixes = prefixes.iter().map(|prefix| Claim::Prefix(prefix));
-    name.into_iter().chain(default.then_some(Claim::Default)).chain(prefixes)
+    name.into_iter().chain(default.then_some(Claim::Default)).chain(prefixes).chain(table.map(Claim::Table))
 }

@@ -205,16 +205,33 @@ fn a_projection_whose_rows_several_partitions_feed_reads_the_event_store() {
 }
 
 #[test]
-fn what_this_release_does_not_run_says_so() {
+fn time_series_run_and_what_does_not_compile_says_so() {
     let lines = "
 Projection ts {source: {prefixes: [s]}, timeSeries: {table: t, columns: [{name: v, type: Double, from: event.payload.value}]}}
-Projection bad {source: {prefixes: [s]}, timeSeries: {table: t, columns: [{name: v, type: Double, from: nonsense}]}}
+Projection bad {source: {prefixes: [s]}, timeSeries: {table: u, columns: [{name: v, type: Double, from: nonsense}]}}
+Projection named {source: {prefixes: [s]}, timeSeries: {table: v, columns: [{name: time, type: Double, from: '1'}]}}
 WebhookAction w {source: {prefixes: [s]}, url: 'https://example.com/hook', when: nonsense}
 ";
     let outcomes = outcomes(lines, &Registrations::new());
-    assert_eq!(refusal(&outcomes["ts"]).0, Reason::NotServed);
+    let Some(Compiled::Projection(ts)) = outcomes["ts"].to_run().map(|form| &**form) else { panic!("{outcomes:?}") };
+    assert_eq!(ts.time_series().map(|series| series.table.as_str()), Some("t"));
     assert_eq!(refusal(&outcomes["bad"]).0, Reason::InvalidExpression);
+    assert!(refusal(&outcomes["bad"]).1.starts_with("spec.timeSeries.columns[0].from: "));
+    assert_eq!(refusal(&outcomes["named"]).0, Reason::InvalidSpec);
     assert_eq!(refusal(&outcomes["w"]).0, Reason::InvalidExpression);
+}
+
+#[test]
+fn of_two_time_series_with_one_table_the_senior_has_it() {
+    let lines = "
+Projection a {source: {prefixes: [s]}, timeSeries: {table: t, columns: [{name: v, type: Double, from: '1.0'}]}}
+Projection b {source: {prefixes: [s]}, timeSeries: {table: t, columns: [{name: v, type: Double, from: '1.0'}]}}
+";
+    let outcomes = outcomes(lines, &Registrations::new());
+    assert!(outcomes["a"].to_run().is_some());
+    let (reason, message) = refusal(&outcomes["b"]);
+    assert_eq!(reason, Reason::Conflict);
+    assert!(message.starts_with("the table 't' is claimed by Projection default/a"), "{message}");
 }
 
 #[test]

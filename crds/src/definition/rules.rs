@@ -72,8 +72,12 @@ fn projections() -> Vec<Break> {
         spec
     };
     let twice = json!({"source": {"prefixes": ["a"]}, "timeSeries": {"table": "t", "columns": [column, column]}});
-    let mut kept = series("t");
-    kept["retention"] = json!("7d");
+    let with = |field: &str, value: Value| {
+        let mut spec = series("t");
+        spec[field] = value;
+        spec
+    };
+    let kept = with("retention", json!("7d"));
     vec![
         (Some(latest(json!({"type": "a"}))), latest(json!({"type": "b"})), "type cannot change: make a new Projection"),
         (Some(latest(json!({}))), latest(json!({"type": "b"})), "type cannot change: make a new Projection"),
@@ -86,6 +90,8 @@ fn projections() -> Vec<Break> {
         (Some(latest(json!({}))), series("t"), "timeSeries cannot be added"),
         (Some(series("t")), series("u"), "table cannot change"),
         (None, kept, "a time series has timeSeries.retention"),
+        (None, with("indexes", json!([{"field": "a"}])), "indexes are on fields of a state"),
+        (None, with("rebuild", json!("InPlace")), "a time series is not rebuilt"),
         (None, twice, "each column can be given once"),
     ]
 }

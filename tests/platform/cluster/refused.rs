@@ -95,6 +95,18 @@ const ROWS: &[Row] = &[
     (
         "Projection",
         None,
+        "{source: {prefixes: [a]}, indexes: [{field: a}], timeSeries: {table: t, columns: [COLUMN]}}",
+        "indexes are on fields of a state",
+    ),
+    (
+        "Projection",
+        None,
+        "{source: {prefixes: [a]}, rebuild: InPlace, timeSeries: {table: t, columns: [COLUMN]}}",
+        "a time series is not rebuilt",
+    ),
+    (
+        "Projection",
+        None,
         "{source: {prefixes: [a]}, timeSeries: {table: t, columns: [COLUMN, COLUMN]}}",
         "each column can be given once",
     ),

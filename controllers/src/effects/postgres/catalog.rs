@@ -21,7 +21,7 @@ pub async fn read(connection: &mut PgConnection) -> Result<Option<Catalog>, Data
         return Ok(None);
     }
     let indexes = indexes(connection).await.map_err(failed("read the indexes of projections"))?;
-    let ledger = ledger(connection).await.map_err(failed("read the ledger of migrations"))?;
+    let ledger = ledger(connection, LEDGER).await.map_err(failed("read the ledger of migrations"))?;
     Ok(Some(Catalog { indexes, ledger }))
 }
 
@@ -44,11 +44,13 @@ async fn indexes(connection: &mut PgConnection) -> Result<Existing, sqlx::Error>
     rows.iter().map(read).collect()
 }
 
-async fn ledger(connection: &mut PgConnection) -> Result<Ledger, sqlx::Error> {
-    let rows =
-        sqlx::query("SELECT DISTINCT ON (step) step, id, state, error FROM migration_ledger ORDER BY step, id DESC")
-            .fetch_all(connection)
-            .await?;
+const LEDGER: &str = "SELECT DISTINCT ON (step) step, id, state, error FROM migration_ledger ORDER BY step, id DESC";
+/// The newest row about each step at the tables of time series.
+pub(super) const SERIES_LEDGER: &str =
+    "SELECT DISTINCT ON (step) step, id, state, error FROM series_ledger ORDER BY step, id DESC";
+
+pub(super) async fn ledger(connection: &mut PgConnection, newest: &'static str) -> Result<Ledger, sqlx::Error> {
+    let rows = sqlx::query(newest).fetch_all(connection).await?;
     let mut ledger = BTreeMap::new();
     for row in &rows {
         let state = match row.try_get("state")? {

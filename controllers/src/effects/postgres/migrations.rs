@@ -9,8 +9,9 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::guard::{self, Badge, soon};
-use super::{DatabaseError, catalog, failed, options};
+use super::{DatabaseError, catalog, failed, options, series};
 use crate::crash;
+use crate::projection::migration::series::Tables;
 use crate::projection::migration::{Catalog, Plan, Step, Way};
 
 /// Longest wait for a lock that others wait behind.
@@ -18,10 +19,51 @@ const BRIEF: &str = "5s";
 /// Longest wait of a step that nobody waits behind: an index is valid only when older transactions have ended.
 const PATIENT: &str = "30min";
 
+/// What is migrated: whose lock is taken, and which ledger is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Books {
+    lock: &'static str,
+    note: &'static str,
+    done: &'static str,
+}
+
+/// The ledger's statements, about one table.
+macro_rules! books {
+    ($lock:literal, $ledger:literal) => {
+        Books {
+            lock: concat!("SELECT pg_try_advisory_lock(hashtextextended('", $lock, "', 0))"),
+            note: concat!(
+                "INSERT INTO ",
+                $ledger,
+                " (projection_type, plan_hash, step, statement, class, state, error, finished_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, CASE WHEN $6 <> 'started' THEN now() END)
+                 ON CONFLICT (step) WHERE state <> 'done' DO UPDATE SET plan_hash = EXCLUDED.plan_hash,
+                        statement = EXCLUDED.statement, class = EXCLUDED.class, state = EXCLUDED.state,
+                        error = EXCLUDED.error, finished_at = EXCLUDED.finished_at,
+                        started_at = CASE WHEN EXCLUDED.state = 'failed' THEN ",
+                $ledger,
+                ".started_at ELSE now() END"
+            ),
+            done: concat!(
+                "UPDATE ",
+                $ledger,
+                " SET state = 'done', finished_at = now(), error = NULL
+                 WHERE step = $1 AND state <> 'done'"
+            ),
+        }
+    };
+}
+
+/// The tables of projections. (The handlers of earlier releases, which built indexes themselves, take the same lock.)
+pub const PROJECTIONS: Books = books!("cornjacket indexes", "migration_ledger");
+/// The tables of time series.
+pub const SERIES: Books = books!("cornjacket series tables", "series_ledger");
+
 /// A connection that migrates.
 pub struct Migrator {
     connection: PgConnection,
     badge: Badge,
+    books: Books,
 }
 
 /// What became of a step; the error is the database's.
@@ -29,7 +71,7 @@ pub type Taken = Result<(), String>;
 
 impl Migrator {
     /// Connects. `badge` is that of the seat that it works for.
-    pub async fn connect(database: PgConnectOptions, badge: Badge) -> Result<Self, DatabaseError> {
+    pub async fn connect(database: PgConnectOptions, badge: Badge, books: Books) -> Result<Self, DatabaseError> {
         let database = options(database)
             .application_name("cornjacket migrations")
             .options([("statement_timeout", "0"), ("idle_session_timeout", "15s")]);
@@ -37,18 +79,21 @@ impl Migrator {
         let mut connection = soon(async { connecting.await.map_err(DatabaseError::Connect) }).await?;
         // A server that looks after its client gives up a build nobody waits for any more; one that cannot ends it later.
         let _ = sqlx::query("SET client_connection_check_interval = '2s'").execute(&mut connection).await;
-        Ok(Self { connection, badge })
+        Ok(Self { connection, badge, books })
     }
 
-    /// Lets one process at a time migrate, for as long as its connection lives; false where another does. (The handlers of
-    /// earlier releases, which built indexes themselves, take the same lock.)
+    /// Lets one process at a time migrate, for as long as its connection lives; false where another does.
     pub async fn lock(&mut self) -> Result<bool, DatabaseError> {
-        let taking = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended('cornjacket indexes', 0))")
-            .fetch_one(&mut self.connection);
+        let taking = sqlx::query_scalar(self.books.lock).fetch_one(&mut self.connection);
         soon(async { taking.await.map_err(failed("take the lock of migrations")) }).await
     }
 
-    /// What there is.
+    /// What there is of time series.
+    pub async fn series(&mut self) -> Result<Tables, DatabaseError> {
+        soon(series::read(&mut self.connection)).await.map(Option::unwrap_or_default)
+    }
+
+    /// What there is of projections.
     pub async fn catalog(&mut self) -> Result<Catalog, DatabaseError> {
         soon(catalog::read(&mut self.connection)).await.map(Option::unwrap_or_default)
     }
@@ -76,7 +121,7 @@ impl Migrator {
             set_lock_timeout(&mut transaction, BRIEF).await?;
             run(&mut transaction, &step.statement).await?;
             crash::point("migration.transaction");
-            note(&mut transaction, plan, step, "done", None).await?;
+            note(&mut transaction, self.books, plan, step, ("done", None)).await?;
             transaction.commit().await
         };
         let ended = done.await;
@@ -86,7 +131,7 @@ impl Migrator {
     async fn concurrently(&mut self, plan: &Plan, step: &Step) -> Result<Taken, DatabaseError> {
         let started = async {
             set_lock_timeout(&mut self.connection, PATIENT).await?;
-            note(&mut self.connection, plan, step, "started", None).await
+            note(&mut self.connection, self.books, plan, step, ("started", None)).await
         };
         soon(async { started.await.map_err(failed("note that a step of a migration is begun")) }).await?;
         crash::point("migration.started");
@@ -112,18 +157,13 @@ impl Migrator {
             Err(sqlx::Error::Database(refused)) => refused.message().to_owned(),
             Err(error) => return Err(failed("take a step of a migration")(error)),
         };
-        let noting = note(&mut self.connection, plan, step, "failed", Some(&words));
+        let noting = note(&mut self.connection, self.books, plan, step, ("failed", Some(&words)));
         soon(async { noting.await.map_err(failed("note that a step of a migration failed")) }).await?;
         Ok(Err(words))
     }
 
     async fn mark_done(&mut self, step: &str) -> Result<(), DatabaseError> {
-        let marking = sqlx::query(
-            "UPDATE migration_ledger SET state = 'done', finished_at = now(), error = NULL
-             WHERE step = $1 AND state <> 'done'",
-        )
-        .bind(step)
-        .execute(&mut self.connection);
+        let marking = sqlx::query(self.books.done).bind(step).execute(&mut self.connection);
         soon(async { marking.await.map_err(failed("note that a step of a migration is done")) }).await?;
         Ok(())
     }
@@ -143,27 +183,20 @@ async fn run(connection: &mut PgConnection, statement: &str) -> Result<(), sqlx:
 /// Writes the row of a step: a new one, or that of the try before.
 pub(super) async fn note(
     connection: &mut PgConnection,
+    books: Books,
     plan: &Plan,
     step: &Step,
-    state: &str,
-    error: Option<&str>,
+    (state, error): (&str, Option<&str>),
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO migration_ledger (projection_type, plan_hash, step, statement, class, state, error, finished_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, CASE WHEN $6 <> 'started' THEN now() END)
-         ON CONFLICT (step) WHERE state <> 'done' DO UPDATE SET plan_hash = EXCLUDED.plan_hash,
-                statement = EXCLUDED.statement, class = EXCLUDED.class, state = EXCLUDED.state, error = EXCLUDED.error,
-                finished_at = EXCLUDED.finished_at,
-                started_at = CASE WHEN EXCLUDED.state = 'failed' THEN migration_ledger.started_at ELSE now() END",
-    )
-    .bind(&plan.projection_type)
-    .bind(plan.hash())
-    .bind(&step.name)
-    .bind(&step.statement)
-    .bind(step.class.as_str())
-    .bind(state)
-    .bind(error)
-    .execute(connection)
-    .await?;
+    sqlx::query(books.note)
+        .bind(&plan.projection_type)
+        .bind(plan.hash())
+        .bind(&step.name)
+        .bind(&step.statement)
+        .bind(step.class.as_str())
+        .bind(state)
+        .bind(error)
+        .execute(connection)
+        .await?;
     Ok(())
 }

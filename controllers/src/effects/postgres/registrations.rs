@@ -116,7 +116,7 @@ impl Seat {
         for plan in plans {
             crash::point("migration.registration");
             for step in plan.steps.iter().filter(|step| step.way == Way::Registration) {
-                migrations::note(&mut transaction, plan, step, "done", None)
+                migrations::note(&mut transaction, migrations::PROJECTIONS, plan, step, ("done", None))
                     .await
                     .map_err(failed("write the ledger"))?;
             }

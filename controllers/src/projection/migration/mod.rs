@@ -2,7 +2,7 @@
 //!
 //! A plan is a list of steps, each with its statement, whether it loses data, and how it is run. What loses data waits
 //! for an approval ([`approval`]) of the plan's hash. Steps are about [`indexes`] on fields of the state, and about the
-//! [`rows`] that a changed definition replaces.
+//! [`rows`] that a changed definition replaces; and, in the time-series database, about the tables of [`series`].
 //!
 //! Dropping an index that nobody declares any more is additive: it loses no data, and declaring the field again brings the
 //! index back.
@@ -10,6 +10,7 @@
 pub mod approval;
 pub mod indexes;
 pub mod rows;
+pub mod series;
 
 use std::collections::BTreeMap;
 
