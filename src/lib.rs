@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! ingest ──▶ outbox ──▶ relay ──▶ event store + bus ──▶ handler ──▶ projection ──▶ query
+//!                                        ├─────────────▶ time_series ────────────────┘
 //!                                        └─────────────▶ actions ──▶ webhooks
 //! ```
 //!
@@ -25,6 +26,7 @@ pub mod outbox;
 pub mod projection;
 pub mod query;
 pub mod relay;
+pub mod time_series;
 
 pub mod cli;
 pub mod lifecycle;

@@ -14,6 +14,7 @@ use crate::dead_letters;
 use crate::handler::Handler;
 use crate::lifecycle::Stage;
 use crate::registry::{self, Role};
+use crate::time_series::TimeSeries;
 
 #[derive(Args)]
 pub struct HandleArgs {
@@ -23,6 +24,9 @@ pub struct HandleArgs {
     /// Database of the event store, which is read on the embedded bus and for rebuilds
     #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
     ingestion_database_url: SecretString,
+    /// Database of the time series; default: that of the projections
+    #[arg(long, env = "TSDB_DATABASE_URL", value_parser = DatabaseUrl, hide_env_values = true)]
+    tsdb_database_url: Option<SecretString>,
     /// Port of dead letters (/api/v1/dead-letters), and of /healthz, /readyz, /health and /metrics
     #[arg(long, env = "CORNJACKET_HANDLER_PORT", default_value_t = 8084)]
     port: u16,
@@ -38,7 +42,8 @@ pub async fn run(args: HandleArgs, logs: &LogArgs) -> anyhow::Result<()> {
     let process = Process::begin(logs)?;
     let bus = args.bus.choice()?;
     let urls = Urls::new(args.ingestion_database_url, args.eventhandler_database_url);
-    let services = [Service::Ingestion, Service::EventHandler];
+    let urls = Urls { tsdb: args.tsdb_database_url.unwrap_or_else(|| urls.tsdb.clone()), ..urls };
+    let services = [Service::Ingestion, Service::EventHandler, Service::Tsdb];
     process.unless_stopped(prepare(urls.of(&services), args.serve.no_migrate)).await?;
     let pool = database::pool_of_projections(&urls.eventhandler, "handler", 8)?;
     let registry = registry::start(
@@ -51,6 +56,17 @@ pub async fn run(args: HandleArgs, logs: &LogArgs) -> anyhow::Result<()> {
         &process.lifecycle,
         process.readiness.gate("registrations", "loading"),
     );
+    let series = TimeSeries {
+        pool: database::pool(&urls.tsdb, "tsdb-writer", 4)?,
+        ingestion: database::pool(&urls.ingestion, "tsdb-writer", 2)?,
+        instance: process.instance,
+        event_store: Wake::default(),
+        poll: args.poll.poll(),
+        catalog: registry.catalog.clone(),
+        acks: registry.acks.clone(),
+        gate: process.readiness.gate("time series", "looking after them"),
+    };
+    series.start(&process.lifecycle);
     let handler = Handler {
         pool,
         ingestion: database::pool(&urls.ingestion, "handler", 4)?,

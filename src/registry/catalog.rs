@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crds::language::schema::PayloadSchema;
-use crds::registration::{EventType, Projection, ResourceKey, Topic, WebhookAction};
+use crds::registration::{EventType, Projection, ResourceKey, TimeSeries, Topic, WebhookAction};
 use crds::routing;
 
 use crate::actions;
 use crate::projection::Program;
+use crate::time_series;
 
 /// A snapshot of everything registered. Readers take the newest from a `watch` channel and keep it for one unit of
 /// work, so that a change never shows in the middle of it.
@@ -24,6 +25,8 @@ pub struct Catalog {
     pub projections: BTreeMap<String, Arc<LoadedProjection>>,
     /// By the name of their resource.
     pub actions: BTreeMap<String, Arc<LoadedAction>>,
+    /// Projections that are time series, by projection type: none of them is among those above.
+    pub series: BTreeMap<String, Arc<LoadedSeries>>,
 }
 
 impl Catalog {
@@ -118,4 +121,16 @@ pub struct LoadedAction {
     pub hash: String,
     pub spec: WebhookAction,
     pub program: Arc<actions::Program>,
+}
+
+/// A time series, ready to make rows with.
+pub struct LoadedSeries {
+    pub key: ResourceKey,
+    pub generation: i64,
+    /// Hash of the whole registration.
+    pub hash: String,
+    pub spec: Projection,
+    /// The table, as in the spec.
+    pub series: TimeSeries,
+    pub program: time_series::Program,
 }

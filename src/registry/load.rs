@@ -9,9 +9,10 @@ use crds::registration::{Compiled, EventType, Kind, ResourceKey, Topic};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::catalog::{Catalog, LoadedAction, LoadedEventType, LoadedProjection};
+use super::catalog::{Catalog, LoadedAction, LoadedEventType, LoadedProjection, LoadedSeries};
 use crate::actions;
 use crate::projection::Program;
+use crate::time_series;
 
 /// One active row of `registration`.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +46,7 @@ enum Item {
     EventType(Arc<LoadedEventType>),
     Topic { generation: i64, hash: String, spec: Topic },
     Projection(Arc<LoadedProjection>),
+    Series(Arc<LoadedSeries>),
     WebhookAction(Arc<LoadedAction>),
 }
 
@@ -54,6 +56,7 @@ impl Item {
             Self::EventType(loaded) => (loaded.generation, &loaded.hash),
             Self::Topic { generation, hash, .. } => (*generation, hash),
             Self::Projection(loaded) => (loaded.generation, &loaded.hash),
+            Self::Series(loaded) => (loaded.generation, &loaded.hash),
             Self::WebhookAction(loaded) => (loaded.generation, &loaded.hash),
         }
     }
@@ -64,6 +67,7 @@ impl Item {
             Self::EventType(loaded) => (Kind::EventType, &loaded.spec.event_type),
             Self::Topic { spec, .. } => (Kind::Topic, &spec.topic_name),
             Self::Projection(loaded) => (Kind::Projection, &loaded.spec.projection_type),
+            Self::Series(loaded) => (Kind::Projection, &loaded.spec.projection_type),
             Self::WebhookAction(_) => return None,
         };
         Some((kind, name.clone()))
@@ -136,6 +140,9 @@ impl Loaded {
                 Item::Projection(loaded) => {
                     catalog.projections.insert(loaded.spec.projection_type.clone(), loaded.clone());
                 }
+                Item::Series(loaded) => {
+                    catalog.series.insert(loaded.spec.projection_type.clone(), loaded.clone());
+                }
                 Item::WebhookAction(loaded) => {
                     catalog.actions.insert(loaded.key.name.clone(), loaded.clone());
                 }
@@ -158,6 +165,11 @@ fn compile(row: &Row) -> Result<Item, String> {
             Item::EventType(Arc::new(LoadedEventType { key, generation, hash, spec, schemas }))
         }
         Compiled::Projection(spec) => {
+            if let Some(series) = spec.time_series().cloned() {
+                let program = time_series::Program::compile(&spec, &series)?;
+                let loaded = LoadedSeries { key, generation, hash, spec, series, program };
+                return Ok(Item::Series(Arc::new(loaded)));
+            }
             let program = Arc::new(Program::compile(&spec)?);
             Item::Projection(Arc::new(LoadedProjection { key, generation, hash, spec, program }))
         }

@@ -24,7 +24,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use acks::Acks;
-pub use catalog::{Catalog, EffectiveSchema, LoadedAction, LoadedEventType, LoadedProjection, UnknownVersion};
+pub use catalog::{
+    Catalog, EffectiveSchema, LoadedAction, LoadedEventType, LoadedProjection, LoadedSeries, UnknownVersion,
+};
 pub use session::{host, host_name};
 
 use crate::lifecycle::{Lifecycle, Stage};

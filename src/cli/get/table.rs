@@ -82,7 +82,8 @@ fn instances(status: &Value) -> String {
 
 fn caught_up(entry: &Entry) -> String {
     match &entry.progress {
-        None => String::new(),
+        // A time series, whose progress is in another database.
+        None => condition(&entry.status, "CaughtUp", "status"),
         Some(progress) => match progress.status.as_str() {
             "live" => "True".to_owned(),
             "catching_up" => format!("{} behind", progress.behind),
@@ -93,9 +94,17 @@ fn caught_up(entry: &Entry) -> String {
 
 /// A field of the condition `Ready`.
 fn ready(status: &Value, field: &str) -> String {
+    match (condition(status, "Ready", field).as_str(), field) {
+        ("", "status") => "Unknown".to_owned(),
+        (text, _) => text.to_owned(),
+    }
+}
+
+/// A field of a condition; empty where there is none.
+fn condition(status: &Value, name: &str, field: &str) -> String {
     let conditions = status["conditions"].as_array();
-    let ready = conditions.into_iter().flatten().find(|c| c["type"] == "Ready");
-    ready.map_or_else(|| if field == "status" { "Unknown".to_owned() } else { String::new() }, |c| text(&c[field]))
+    let found = conditions.into_iter().flatten().find(|c| c["type"] == name);
+    found.map_or_else(String::new, |c| text(&c[field]))
 }
 
 fn text(value: &Value) -> String {

@@ -21,6 +21,7 @@ use crate::handler::{BusChoice, Handler};
 use crate::lifecycle::Stage;
 use crate::registry::{self, Registry, Role};
 use crate::relay::Relay;
+use crate::time_series::TimeSeries;
 use crate::{ingest, operate, query};
 
 /// Of the only platform instance here.
@@ -41,10 +42,12 @@ pub(super) async fn start(args: &UpArgs, process: &Process, bus: BusChoice, urls
         handler_selector: None,
     };
     control::start(controllers, control::ALONE, process)?;
-    let (outbox, [handler_news, actions_news]) = (Wake::default(), [Wake::default(), Wake::default()]);
-    let event_store = Wake::for_all(vec![handler_news.clone(), actions_news.clone()]);
+    let (outbox, [handler_news, actions_news, series_news]) =
+        (Wake::default(), [Wake::default(), Wake::default(), Wake::default()]);
+    let event_store = Wake::for_all(vec![handler_news.clone(), actions_news.clone(), series_news.clone()]);
     let registry = load(process, urls)?;
     handle(args, process, &bus, urls, &registry, handler_news)?;
+    write_series(args, process, urls, &registry, series_news)?;
     let deliveries = deliver(args, process, urls, &registry, (actions_news, secrets_key))?;
     relay(args, process, &bus, urls, &registry, (outbox.clone(), event_store))?;
     let broker = listen_to_devices(args, process).await?;
@@ -129,6 +132,27 @@ fn handle(
         bus_gate: process.readiness.gate("handler bus", "connecting"),
     };
     Ok(handler.start(&process.lifecycle)?)
+}
+
+fn write_series(
+    args: &UpArgs,
+    process: &Process,
+    urls: &Urls,
+    registry: &Registry,
+    event_store: Wake,
+) -> anyhow::Result<()> {
+    let series = TimeSeries {
+        pool: database::pool(&urls.tsdb, "tsdb-writer", 4)?,
+        ingestion: database::pool(&urls.ingestion, "tsdb-writer", 2)?,
+        instance: process.instance,
+        event_store,
+        poll: args.poll.poll(),
+        catalog: registry.catalog.clone(),
+        acks: registry.acks.clone(),
+        gate: process.readiness.gate("time series", "looking after them"),
+    };
+    series.start(&process.lifecycle);
+    Ok(())
 }
 
 fn relay(

@@ -53,6 +53,42 @@ const METRICS: &[(Sort, &str, &str)] = &[
         "Messages by MQTT, by outcome: accepted, repeated, refused (dead letters), retained (not taken), dropped (QoS 0, no room).",
     ),
     (Gauge, "cornjacket_mqtt_subscriptions", "Subscriptions at the MQTT broker that are granted, and refused."),
+    (
+        Histogram,
+        "cornjacket_series_batch_seconds",
+        "Time from the claim of a batch of events to the commit of their rows of a time series.",
+    ),
+    (
+        Gauge,
+        "cornjacket_series_behind",
+        "Positions of the event store that a time series has still to read, by series, when it was last looked at.",
+    ),
+    (
+        Counter,
+        "cornjacket_series_dead_letters_total",
+        "Events that make no row of a time series and went to the dead letters.",
+    ),
+    (
+        Counter,
+        "cornjacket_series_failures_total",
+        "Batches of time series that failed as a whole, as in an outage of the database; they are tried again.",
+    ),
+    (
+        Counter,
+        "cornjacket_series_partitions_dropped_total",
+        "Partitions (or chunks) of time series that were dropped, past their retention.",
+    ),
+    (
+        Counter,
+        "cornjacket_series_retries_total",
+        "Batches of time series that were undone, since an event made no row, to be tried again.",
+    ),
+    (Counter, "cornjacket_series_rows_total", "Rows of time series that were written."),
+    (
+        Counter,
+        "cornjacket_series_too_old_total",
+        "Events that were not written to a time series, being older than its retention.",
+    ),
     (Gauge, "cornjacket_build_info", "Always 1; the labels say which version and role runs."),
     (Gauge, "cornjacket_dead_letters", "Dead letters of a consumer, by status: pending, replayed, discarded."),
     (Counter, "cornjacket_dead_letters_discarded_total", "Dead letters that were discarded, by consumer."),
