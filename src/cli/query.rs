@@ -19,6 +19,9 @@ pub struct QueryArgs {
     /// Database of the projections: the handler's, or a replica of it (which cannot stream projections)
     #[arg(long, env = "QUERY_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
     query_database_url: SecretString,
+    /// Database of the time series, or a replica of it; default: the one that projections are read from
+    #[arg(long, env = "TSDB_DATABASE_URL", value_parser = DatabaseUrl, hide_env_values = true)]
+    tsdb_database_url: Option<SecretString>,
     /// Database of the outbox and the event store
     #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = DatabaseUrl, default_value = DEFAULT_URL, hide_env_values = true)]
     ingestion_database_url: SecretString,
@@ -34,13 +37,13 @@ pub struct QueryArgs {
 /// How much the query service takes on; also for `up`.
 #[derive(Args, Clone)]
 pub struct QueryTuning {
-    /// Most streams (Server-Sent Events) open at a time
+    /// Most streams (Server-Sent Events, exports of time series) open at a time
     #[arg(long = "query-streams", env = "CORNJACKET_QUERY_STREAMS", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..), value_name = "STREAMS")]
     streams: u16,
     /// Most requests that wait for an event to be projected (`after_event`) at a time
     #[arg(long = "query-waiters", env = "CORNJACKET_QUERY_WAITERS", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..), value_name = "REQUESTS")]
     waiters: u16,
-    /// Most connections to each of the two databases
+    /// Most connections to each of the databases
     #[arg(long = "query-connections", env = "CORNJACKET_QUERY_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "CONNECTIONS")]
     connections: u32,
 }
@@ -58,8 +61,10 @@ impl QueryTuning {
 /// The service owns no tables: it applies no migrations and waits until those it reads are there.
 pub async fn run(args: QueryArgs, logs: &LogArgs) -> anyhow::Result<()> {
     let process = Process::begin(logs)?;
+    let tsdb = args.tsdb_database_url.unwrap_or_else(|| args.query_database_url.clone());
     let databases = vec![
         (args.query_database_url.clone(), BTreeSet::from([Service::EventHandler])),
+        (tsdb.clone(), BTreeSet::from([Service::Tsdb])),
         (args.ingestion_database_url.clone(), BTreeSet::from([Service::Ingestion])),
     ];
     process.unless_stopped(inspect(databases, args.serve.no_migrate)).await?;
@@ -77,6 +82,7 @@ pub async fn run(args: QueryArgs, logs: &LogArgs) -> anyhow::Result<()> {
     );
     let sources = Sources {
         projections,
+        series: database::pool_of_projections(&tsdb, "query", connections)?,
         events: database::pool(&args.ingestion_database_url, "query", connections)?,
         catalog: registry.catalog,
     };

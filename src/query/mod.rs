@@ -1,4 +1,4 @@
-//! The read path: projections and events by HTTP, as answers and as streams.
+//! The read path: projections, time series and events by HTTP, as answers and as streams.
 //!
 //! In: the tables of the handler (by `QUERY_DATABASE_URL`: the handler's database or a replica of it) and the event
 //! store (by `INGESTION_DATABASE_URL`), and the catalogue of what is registered. Out: the state that the handler has
@@ -12,6 +12,7 @@ mod health;
 pub mod http;
 pub mod news;
 mod pages;
+pub mod series;
 pub mod store;
 pub mod stream;
 mod wait;
@@ -39,6 +40,8 @@ use news::News;
 pub struct Sources {
     /// The handler's database, or a replica of it.
     pub projections: PgPool,
+    /// The time-series database, or a replica of it.
+    pub series: PgPool,
     /// The database of outbox and event store.
     pub events: PgPool,
     pub catalog: watch::Receiver<Arc<Catalog>>,
@@ -98,7 +101,9 @@ pub fn start(sources: Sources, limits: Limits, lifecycle: &Lifecycle, gate: Gate
 
 impl Query {
     fn new(sources: Sources, limits: Limits, stop: CancellationToken) -> Self {
-        let sources = Sources { projections: tested(&sources.projections), events: tested(&sources.events), ..sources };
+        let Sources { projections, series, events, catalog } = sources;
+        let (projections, series, events) = (tested(&projections), tested(&series), tested(&events));
+        let sources = Sources { projections, series, events, catalog };
         let inner = Inner {
             sources,
             projection_news: News::default(),
@@ -113,6 +118,10 @@ impl Query {
 
     fn projections(&self) -> &PgPool {
         &self.inner.sources.projections
+    }
+
+    fn series(&self) -> &PgPool {
+        &self.inner.sources.series
     }
 
     fn events(&self) -> &PgPool {
@@ -165,6 +174,21 @@ pub enum QueryError {
     /// Nothing has this key, and nothing can have: no such projection is declared. `meant`: one with a similar name.
     #[error("projection not found")]
     NoProjection { projection_type: String, meant: Option<String> },
+    /// What is asked for as a projection is a time series.
+    #[error("projection not found")]
+    IsSeries { name: String },
+    /// No such time series is declared. `meant`: one with a similar name.
+    #[error("time series not found")]
+    NoSeries { name: String, meant: Option<String> },
+    /// It is declared, and the controllers have not made its table, or a new column, yet.
+    #[error("the table of the time series is not as declared yet: ask again in a moment")]
+    SeriesPending,
+    /// An `Accept` header that names no format that there is.
+    #[error("Accept: '{}' names no format of exports: use text/csv or application/x-ndjson", cut(.0))]
+    NotAcceptable(String),
+    /// A stream that had not come to its end.
+    #[error("the service stops: ask again")]
+    Stopping,
     /// No event has this id, or retention has dropped it.
     #[error("event not found")]
     EventNotFound,

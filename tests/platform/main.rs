@@ -50,6 +50,7 @@ mod secrets;
 mod separate_databases;
 mod shutdown;
 mod stream_rebuild;
+mod time_series;
 mod topics;
 mod topics_broker;
 mod topics_many;

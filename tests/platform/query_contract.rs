@@ -306,11 +306,14 @@ async fn the_description_names_every_endpoint_and_the_page_needs_no_other_host()
         "/api/v1/projections/{projection_type}",
         "/api/v1/projections/{projection_type}/stream",
         "/api/v1/projections/{projection_type}/{aggregate_id}",
+        "/api/v1/timeseries",
+        "/api/v1/timeseries/{name}",
+        "/api/v1/timeseries/{name}/export",
     ];
     assert_eq!(paths.into_iter().collect::<BTreeSet<_>>(), expected.map(str::to_owned).iter().collect());
     let ids: BTreeSet<&str> =
         description["paths"].as_object().unwrap().values().map(|p| p["get"]["operationId"].as_str().unwrap()).collect();
-    assert_eq!(ids.len(), 7, "{ids:?}");
+    assert_eq!(ids.len(), 10, "{ids:?}");
     for reference in description.to_string().split("\"$ref\":\"#").skip(1) {
         let pointer = reference.split('"').next().unwrap();
         assert!(description.pointer(pointer).is_some(), "{pointer}");

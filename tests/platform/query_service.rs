@@ -47,7 +47,7 @@ impl Service {
         migrate(database, &pool).await;
         let (sender, catalog) = watch::channel(Arc::new(Catalog::default()));
         let lifecycle = Lifecycle::new();
-        let sources = Sources { projections: pool.clone(), events: pool.clone(), catalog };
+        let sources = Sources { projections: pool.clone(), series: pool.clone(), events: pool.clone(), catalog };
         let gate = Readiness::default().gate("database", "connecting");
         let service = query::start(sources, limits, &lifecycle, gate);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

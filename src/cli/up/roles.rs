@@ -233,6 +233,7 @@ async fn serve_queries(
 ) -> anyhow::Result<SocketAddr> {
     let sources = query::Sources {
         projections: database::pool_of_projections(&urls.query, "query", 8)?,
+        series: database::pool_of_projections(&urls.tsdb, "query", 4)?,
         events: database::pool(&urls.ingestion, "query", 4)?,
         catalog: registry.catalog.clone(),
     };

@@ -80,6 +80,10 @@ Send a first event, and read what became of it (after_event waits until it has):
     tee /dev/stderr | grep -o '[0-9a-f-]\{{36\}}')
   curl -s "http://{query}/api/v1/projections/sensor_state/device-001?after_event=$event"
 
+Its readings are also kept as rows; the last day by the hour:
+
+  curl -s "http://{query}/api/v1/timeseries/sensor_readings?aggregate_id=device-001&step=1h&agg=avg"
+
 Stop with Ctrl-C.
 "#,
         resources = resources.display(),

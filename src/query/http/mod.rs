@@ -4,6 +4,7 @@ mod events;
 mod parameters;
 mod problem;
 mod projections;
+mod series;
 mod streams;
 
 use axum::Router;
@@ -17,7 +18,7 @@ use crate::operate::http::{docs, measured};
 #[openapi(
     info(
         title = "Cornjacket query",
-        description = "What events have become: projections, and the events themselves.",
+        description = "What events have become: projections, time series, and the events themselves.",
         license(name = "Apache-2.0")
     ),
     paths(
@@ -25,6 +26,9 @@ use crate::operate::http::{docs, measured};
         projections::list,
         projections::one,
         streams::projection,
+        series::list,
+        series::one,
+        series::export,
         events::list,
         events::one,
         streams::events
@@ -45,6 +49,9 @@ pub fn routes(query: Query) -> Router {
         .route("/api/v1/projections/{projection_type}", get(projections::list))
         .route("/api/v1/projections/{projection_type}/stream", get(streams::projection))
         .route("/api/v1/projections/{projection_type}/{aggregate_id}", get(projections::one))
+        .route("/api/v1/timeseries", get(series::list))
+        .route("/api/v1/timeseries/{name}", get(series::one))
+        .route("/api/v1/timeseries/{name}/export", get(series::export))
         .route("/api/v1/events", get(events::list))
         .route("/api/v1/events/stream", get(streams::events))
         .route("/api/v1/events/{event_id}", get(events::one))

@@ -53,6 +53,16 @@ fn detail(error: &QueryError) -> Option<String> {
                 cut(projection_type)
             ))
         }
+        QueryError::IsSeries { name } => {
+            Some(format!("'{}' is a time series and keeps no state: GET /api/v1/timeseries/{0}", cut(name)))
+        }
+        QueryError::NoSeries { name, meant } => {
+            let hint = meant.as_ref().map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+            Some(format!(
+                "no time series '{}' is declared: GET /api/v1/timeseries lists those that are{hint}",
+                cut(name)
+            ))
+        }
         _ => None,
     }
 }
@@ -64,8 +74,20 @@ fn classify(error: &QueryError) -> Class {
         QueryError::NoRow { .. } => {
             (StatusCode::NOT_FOUND, "urn:cornjacket:problem:projection-not-found", "no such row", None)
         }
-        QueryError::NoProjection { .. } => {
+        QueryError::NoProjection { .. } | QueryError::IsSeries { .. } => {
             (StatusCode::NOT_FOUND, "urn:cornjacket:problem:unknown-projection", "no such projection", None)
+        }
+        QueryError::NoSeries { .. } => {
+            (StatusCode::NOT_FOUND, "urn:cornjacket:problem:unknown-timeseries", "no such time series", None)
+        }
+        QueryError::SeriesPending => {
+            (StatusCode::SERVICE_UNAVAILABLE, "urn:cornjacket:problem:timeseries-pending", "not made yet", Some(2))
+        }
+        QueryError::NotAcceptable(_) => {
+            (StatusCode::NOT_ACCEPTABLE, "urn:cornjacket:problem:not-acceptable", "no such format", None)
+        }
+        QueryError::Stopping => {
+            (StatusCode::SERVICE_UNAVAILABLE, "urn:cornjacket:problem:stopping", "the service stops", Some(1))
         }
         QueryError::EventNotFound | QueryError::UnknownEvent(_) => {
             (StatusCode::NOT_FOUND, "urn:cornjacket:problem:event-not-found", "event not found", None)

@@ -84,6 +84,9 @@ fn missing(query: &Query, projection_type: String, aggregate_id: String) -> Quer
     if declared.contains_key(&projection_type) {
         return QueryError::NoRow { projection_type, aggregate_id };
     }
+    if query.catalog().series.contains_key(&projection_type) {
+        return QueryError::IsSeries { name: projection_type };
+    }
     let meant = crds::nearest(&projection_type, declared.keys().map(String::as_str)).map(str::to_owned);
     QueryError::NoProjection { projection_type, meant }
 }

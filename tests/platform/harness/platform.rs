@@ -117,6 +117,14 @@ impl Platform {
         self
     }
 
+    /// Time series are kept in a database of their own.
+    #[must_use]
+    #[allow(dead_code, reason = "the benchmark, which shares this file, keeps them beside the rest")]
+    pub fn with_series_database(mut self, database: &Database) -> Self {
+        self.environment.insert("TSDB_DATABASE_URL".to_owned(), database.url.clone());
+        self
+    }
+
     /// Polls come too seldom to help anybody: whatever gets through in less than a minute was woken.
     #[must_use]
     pub fn polling_once_a_minute(mut self) -> Self {
