@@ -18,12 +18,13 @@ mod mqtt;
 mod report;
 mod scene;
 mod sections;
+mod series;
 mod xmin;
 
 use report::Report;
 
 /// A measurement that may be asked for by name.
-pub const SECTIONS: [&str; 12] = [
+pub const SECTIONS: [&str; 13] = [
     "raw",
     "accept",
     "end-to-end",
@@ -34,6 +35,7 @@ pub const SECTIONS: [&str; 12] = [
     "mqtt",
     "actions",
     "control",
+    "series",
     "large",
     "xmin",
 ];

@@ -10,7 +10,7 @@ use crate::client::{self, Connection, Load};
 use crate::harness::{Bus, Process, fresh_database, shared_kafka};
 use crate::report::{Report, per_second, percentile};
 use crate::scene::{Scene, Up};
-use crate::{Arguments, actions, control, large, mqtt, xmin};
+use crate::{Arguments, actions, control, large, mqtt, series, xmin};
 
 /// Events of the measurements that are about a number of events.
 pub const MANY: usize = 100_000;
@@ -47,6 +47,9 @@ pub async fn run(arguments: &Arguments, report: &mut Report) {
     }
     if arguments.wants("control") {
         control::run(report).await;
+    }
+    if arguments.wants("series") {
+        series::run(report).await;
     }
     if arguments.wants("large") {
         large::run(report).await;
