@@ -43,14 +43,17 @@ init container and the old ones go on. Many at a time are safe: they take a lock
   args: [migrate]
   env:
 {{- if .Values.migrations.existingSecret }}
-{{- range list "INGESTION_DATABASE_URL" "EVENTHANDLER_DATABASE_URL" }}
+{{- $own := ternary (list "TSDB_DATABASE_URL") list (ne .Values.databases.tsdb.existingSecret "") }}
+{{- range concat (list "INGESTION_DATABASE_URL" "EVENTHANDLER_DATABASE_URL") $own }}
   - name: {{ . }}
     valueFrom:
       secretKeyRef: {name: {{ $.Values.migrations.existingSecret }}, key: {{ . }}}
 {{- end }}
 {{- else }}
-{{- range list "ingestion" "eventhandler" }}
-{{ include "cornjacket.database" (dict "root" $ "name" .) | indent 2 }}
+{{- range list "ingestion" "eventhandler" "tsdb" }}
+{{- with include "cornjacket.database" (dict "root" $ "name" .) }}
+{{ indent 2 . }}
+{{- end }}
 {{- end }}
 {{- end }}
   resources: {{ toJson .Values.migrations.resources }}
@@ -86,7 +89,9 @@ init container and the old ones go on. Many at a time are safe: they take a lock
     value: /etc/cornjacket/databases
 {{- end }}
 {{- range $is.databases }}
-{{ include "cornjacket.database" (dict "root" $root "name" .) | indent 2 }}
+{{- with include "cornjacket.database" (dict "root" $root "name" .) }}
+{{ indent 2 . }}
+{{- end }}
 {{- end }}
 {{- if $is.bus }}
 {{ include "cornjacket.bus" $root | indent 2 }}

@@ -6,9 +6,9 @@ The roles: what each listens on, and what it must be told of. `serves`: answers 
 {{- if le (len .Values.watchNamespaces) 1 }}
 ingest: {port: 8080, serves: true, databases: [ingestion], mqtt: true}
 relay: {port: 8083, databases: [ingestion], bus: true}
-handle: {port: 8084, databases: [eventhandler, ingestion], bus: true}
-query: {port: 8081, serves: true, databases: [query, ingestion]}
-controllers: {port: 8085, databases: [eventhandler, ingestion], bus: true, api: true}
+handle: {port: 8084, databases: [eventhandler, ingestion, tsdb], bus: true}
+query: {port: 8081, serves: true, databases: [query, ingestion, tsdb]}
+controllers: {port: 8085, databases: [eventhandler, ingestion, tsdb], bus: true, api: true}
 {{- else }}
 controllers: {port: 8085, databases: [], bus: true, api: true}
 {{- end }}
@@ -87,8 +87,9 @@ own, nothing else scales it, and its projections are those of one namespace. Oth
 {{- end -}}
 {{- end -}}
 
-{{- /* One database's URL as an environment variable. Takes {root, name}. */ -}}
+{{- /* One database's URL as an environment variable; nothing for one that is another's where none is named. Takes {root, name}. */ -}}
 {{- define "cornjacket.database" -}}
+{{- if or (ne .name "tsdb") (index .root.Values.databases .name).existingSecret -}}
 {{- $dev := .root.Values.dev.postgresql.enabled | ternary (printf "%s-dev-databases" (include "cornjacket.fullname" .root)) "" -}}
 {{- $database := index .root.Values.databases .name -}}
 {{- $variable := printf "%s_DATABASE_URL" (upper .name) -}}
@@ -97,6 +98,7 @@ own, nothing else scales it, and its projections are those of one namespace. Oth
     secretKeyRef:
       name: {{ $database.existingSecret | default $dev | required (printf "databases.%s.existingSecret: name the Secret that holds %s (values-production.yaml shows how to make it), or begin with values-dev.yaml" .name $variable) }}
       key: {{ $database.key }}
+{{- end -}}
 {{- end -}}
 
 {{- define "cornjacket.bus" -}}
