@@ -113,9 +113,9 @@ impl Actions {
         let made = wake::Made::default();
         let loader = load::Loader {
             pool: self.pool.clone(),
-            namespace: self.namespace,
+            namespace: self.namespace.clone(),
             platform: self.platform,
-            catalog: self.catalog.clone(),
+            catalog: self.catalog,
             acks: self.acks,
             state: self.state.clone(),
             publish,
@@ -170,7 +170,7 @@ impl Actions {
             pool: self.pool.clone(),
             ingestion: self.ingestion.clone(),
             endpoints: endpoints.clone(),
-            catalog: self.catalog,
+            namespace: self.namespace,
             keep: self.settings.keep,
             alone: matches!(self.state, State::Memory(_)),
         };

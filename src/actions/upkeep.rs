@@ -17,7 +17,6 @@ use super::intake::CURSORS;
 use super::store::upkeep::{self as store, Bounds};
 use crate::bus::embedded::store as event_store;
 use crate::database::within;
-use crate::registry::Catalog;
 
 const EVERY: Duration = Duration::from_secs(2);
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -26,7 +25,7 @@ pub(super) struct Upkeep {
     pub pool: PgPool,
     pub ingestion: PgPool,
     pub endpoints: watch::Receiver<Arc<Endpoints>>,
-    pub catalog: watch::Receiver<Arc<Catalog>>,
+    pub namespace: String,
     /// How long deliveries that ended are kept.
     pub keep: Duration,
     /// Whether this process has its state for itself.
@@ -70,7 +69,7 @@ impl Upkeep {
         }
         let endpoints = self.endpoints.borrow().clone();
         self.expire(&endpoints).await?;
-        self.cancel(&endpoints).await?;
+        self.cancel().await?;
         let seconds = i64::try_from(self.keep.as_secs()).unwrap_or(i64::MAX);
         counter!("cornjacket_deliveries_forgotten_total").increment(store::forget(&self.pool, seconds).await?);
         self.measure(&endpoints).await?;
@@ -97,14 +96,8 @@ impl Upkeep {
         Ok(())
     }
 
-    /// What is registered counts here, not what could be opened.
-    async fn cancel(&self, endpoints: &Endpoints) -> Result<(), sqlx::Error> {
-        let catalog = self.catalog.borrow().clone();
-        if !catalog.loaded || !endpoints.loaded {
-            return Ok(());
-        }
-        let actions: Vec<&str> = catalog.actions.keys().map(String::as_str).collect();
-        let cancelled = store::cancel_but(&self.pool, &actions).await?;
+    async fn cancel(&self) -> Result<(), sqlx::Error> {
+        let cancelled = store::cancel_removed(&self.pool, &self.namespace).await?;
         if cancelled > 0 {
             info!(cancelled, "deliveries cancelled: their action was removed");
             counter!("cornjacket_deliveries_total", "outcome" => "cancelled").increment(cancelled);

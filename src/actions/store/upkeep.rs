@@ -66,26 +66,31 @@ pub async fn expire(pool: &PgPool, bounds: &[Bounds<'_>]) -> Result<Vec<(String,
     .await
 }
 
-/// Cancels what waits for actions that are none of these: they were removed. What is known of their endpoints goes too, so
-/// that an action of the same name begins anew.
-pub async fn cancel_but(pool: &PgPool, actions: &[&str]) -> Result<u64, sqlx::Error> {
+/// Cancels what waits for actions that are registered no more: they were removed. What is known of their endpoints goes too, so
+/// that an action of the same name begins anew. The table says which these are: another process may have heard of an action
+/// that this one has not heard of yet.
+pub async fn cancel_removed(pool: &PgPool, namespace: &str) -> Result<u64, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let cancelled = sqlx::query(
         "UPDATE delivery SET status = 'cancelled', message = 'its action was removed', finished_at = now()
           WHERE delivery_id IN (
             SELECT w.delivery_id FROM action_config c
               JOIN delivery w ON w.action = c.action AND w.status = 'pending' AND w.claimed_by IS NULL
-             WHERE NOT c.action = ANY($1) LIMIT $2 FOR UPDATE OF w SKIP LOCKED)",
+             WHERE NOT EXISTS (SELECT FROM registration r WHERE r.namespace = $1 AND r.kind = 'WebhookAction'
+                                  AND r.name = c.action AND r.state = 'active')
+             LIMIT $2 FOR UPDATE OF w SKIP LOCKED)",
     )
-    .bind(actions)
+    .bind(namespace)
     .bind(ROWS)
     .execute(&mut *transaction)
     .await?;
     sqlx::query(
-        "DELETE FROM action_config c WHERE NOT c.action = ANY($1)
+        "DELETE FROM action_config c
+          WHERE NOT EXISTS (SELECT FROM registration r WHERE r.namespace = $1 AND r.kind = 'WebhookAction'
+                               AND r.name = c.action AND r.state = 'active')
             AND NOT EXISTS (SELECT FROM delivery w WHERE w.action = c.action AND w.status = 'pending')",
     )
-    .bind(actions)
+    .bind(namespace)
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await?;

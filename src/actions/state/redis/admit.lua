@@ -21,4 +21,6 @@ local granted = math.max(math.min(wanted, most - started), 0)
 redis.call('HSET', KEYS[2], 'ends', text(ends), 'started', text(started + granted))
 redis.call('PEXPIRE', KEYS[2], text(per + 60000))
 if probe and granted > 0 then redis.call('HSET', KEYS[1], 'probe', text(now + probe_ms)) end
+-- One that was lost before is forgotten with it.
+if probe and granted == 0 then redis.call('HDEL', KEYS[1], 'probe') end
 return {granted, (probe and granted > 0) and 1 or 0, granted < wanted and ends or -1}
