@@ -8,7 +8,8 @@ use uuid::Uuid;
 use super::events::store::locate;
 use super::store::progress;
 use super::wait::{Place, Whereabouts, passed};
-use super::{Query, QueryError};
+use super::{Query, QueryError, series};
+use crate::registry::LoadedSeries;
 
 /// Between two looks: the first, and the longest.
 const SHORTEST: Duration = Duration::from_millis(5);
@@ -27,7 +28,7 @@ pub async fn until_passed(
 ) -> Result<(), QueryError> {
     let _permit = query.waiter_permit()?;
     let deadline = Instant::now() + limit;
-    let mut state = String::from("the event is still in the outbox");
+    let mut state = String::from(IN_OUTBOX);
     let waiting = async {
         let place = until_stored(query, event_id).await?;
         until_folded(query, projection_type, &place, &mut state).await
@@ -38,6 +39,40 @@ pub async fn until_passed(
             Err(QueryError::NotPassed { projection_type: projection_type.to_owned(), event_id, waited: limit, state })
         }
     }
+}
+
+const IN_OUTBOX: &str = "the event is still in the outbox";
+
+/// The same for a time series: returns when its table has what the event means for it.
+///
+/// # Errors
+/// As [`until_passed`].
+pub async fn until_written(
+    query: &Query,
+    loaded: &LoadedSeries,
+    event_id: Uuid,
+    limit: Duration,
+) -> Result<(), QueryError> {
+    let _permit = query.waiter_permit()?;
+    let deadline = Instant::now() + limit;
+    let mut state = IN_OUTBOX;
+    let waiting = async {
+        let place = until_stored(query, event_id).await?;
+        state = "the writer of the time series has not come to it";
+        let mut pause = SHORTEST;
+        while loaded.spec.source.matches(&place.event_type)
+            && series::store::position(query.series(), &loaded.series.table, place.shard).await? < place.position
+        {
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST);
+        }
+        Ok(())
+    };
+    let ended = timeout_at(deadline, waiting).await;
+    ended.unwrap_or_else(|_| {
+        let (projection_type, state) = (loaded.spec.projection_type.clone(), state.to_owned());
+        Err(QueryError::NotPassed { projection_type, event_id, waited: limit, state })
+    })
 }
 
 async fn until_stored(query: &Query, event_id: Uuid) -> Result<Place, QueryError> {

@@ -82,7 +82,7 @@ Send a first event, and read what became of it (after_event waits until it has):
 
 Its readings are also kept as rows; the last day by the hour:
 
-  curl -s "http://{query}/api/v1/timeseries/sensor_readings?aggregate_id=device-001&step=1h&agg=avg"
+  curl -s "http://{query}/api/v1/timeseries/sensor_readings?aggregate_id=device-001&step=1h&agg=avg&after_event=$event"
 
 Stop with Ctrl-C.
 "#,

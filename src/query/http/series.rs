@@ -21,6 +21,7 @@ use crate::query::series::fill::filled;
 use crate::query::series::request::{Aggregate, Buckets, Fill, Range, columns};
 use crate::query::series::store::{self, Selection};
 use crate::query::series::{self, Place, Point, Row, SeriesType};
+use crate::query::waiting::until_written;
 use crate::query::{Query, QueryError, cursor};
 use crate::registry::LoadedSeries;
 
@@ -96,11 +97,14 @@ pub async fn list(State(query): State<Query>) -> Result<Json<SeriesList>, QueryE
         ("column" = Option<String>, Query, description = "Columns, separated by commas; default: all that agg is for"),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 1000, description = "Rows in a page; default 100"),
         ("cursor" = Option<String>, Query, description = "Empty for the first page, then next_cursor of the page before"),
+        ("after_event" = Option<uuid::Uuid>, Query, description = "Answer only when the row of this event is written (read your writes)"),
+        ("timeout" = Option<String>, Query, description = "How long to wait for after_event, as 5s or 500ms; default 5s, at most 30s"),
     ),
     responses(
         (status = 200, body = SeriesAnswer),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "A bad parameter, or too many points"),
-        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such time series"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such time series, or after_event names an unknown event"),
+        (status = 504, body = Problem, content_type = "application/problem+json", description = "The event's row was not written in time"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "Its table is not made yet, or the database is away"),
     ),
 )]
@@ -109,9 +113,13 @@ pub async fn one(
     path: Result<Path<String>, PathRejection>,
     QueryString(pairs): QueryString<Vec<(String, String)>>,
 ) -> Result<Json<SeriesAnswer>, QueryError> {
-    let known = ["aggregate_id", "from", "to", "step", "agg", "fill", "column", "limit", "cursor"];
+    let asked = ["aggregate_id", "from", "to", "step", "agg", "fill", "column", "limit", "cursor"];
+    let known = [&asked[..], &["after_event", "timeout"]].concat();
     let parameters = Parameters::new(pairs, &known)?;
     let loaded = named(&query, path)?;
+    if let Some((event_id, timeout)) = parameters.after_event()? {
+        until_written(&query, &loaded, event_id, timeout).await.map_err(of_table)?;
+    }
     let range = Range::of_a_day(parameters.get("from"), parameters.get("to"), Utc::now())?;
     match parameters.get("step") {
         Some(step) => points(&query, &loaded, &parameters, Buckets::of(range, step)?, step).await,
@@ -190,10 +198,12 @@ fn selected(
 }
 
 /// The controllers make a table, or a column of it, some moments after it was registered.
-fn of_table(error: sqlx::Error) -> QueryError {
-    match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
+fn of_table(error: impl Into<QueryError>) -> QueryError {
+    let error = error.into();
+    let QueryError::Database(cause) = &error else { return error };
+    match cause.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
         Some("42P01" | "42703" | "3F000") => QueryError::SeriesPending,
-        _ => error.into(),
+        _ => error,
     }
 }
 
@@ -230,10 +240,7 @@ pub async fn export(
     let format = format(&parameters, &headers)?;
     let range = Range::of_all(parameters.get("from"), parameters.get("to"))?;
     let selection = selected(&loaded, &parameters, None)?;
-    let export = Export::open(query, selection, range, format).await.map_err(|error| match error {
-        QueryError::Database(error) => of_table(error),
-        other => other,
-    })?;
+    let export = Export::open(query, selection, range, format).await.map_err(of_table)?;
     let pages = unfold(export, |mut export| async { Some((export.next().await?, export)) });
     Ok(([(header::CONTENT_TYPE, format.content_type())], Body::from_stream(pages)).into_response())
 }

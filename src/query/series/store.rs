@@ -11,6 +11,7 @@ use sqlx::{AssertSqlSafe, PgPool, Row as _};
 
 use super::request::{Aggregate, Buckets, Range};
 use super::{Place, Point, Row, Value};
+use crate::event::Shard;
 use crate::query::store::within;
 use crate::time_series::store::statement::{quoted, table};
 
@@ -52,6 +53,18 @@ pub async fn progress(pool: &PgPool) -> sqlx::Result<BTreeMap<String, Progress>>
     let rows: Vec<(String, String, i64, Option<String>)> =
         sqlx::query_as("SELECT projection_type, status, behind, message FROM series_progress").fetch_all(pool).await?;
     Ok(rows.into_iter().map(|(name, status, behind, message)| (name, Progress { status, behind, message })).collect())
+}
+
+/// The last position of a shard whose event is in the table, if it makes a row.
+pub async fn position(pool: &PgPool, table: &str, shard: Shard) -> sqlx::Result<i64> {
+    let position: Option<i64> = sqlx::query_scalar(
+        "SELECT position FROM series_cursor WHERE consumer_group = 'tsdb-writer:' || $1 AND shard = $2",
+    )
+    .bind(table)
+    .bind(shard)
+    .fetch_optional(pool)
+    .await?;
+    Ok(position.unwrap_or(0))
 }
 
 /// The buckets that have rows, in order of time.

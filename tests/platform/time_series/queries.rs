@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::world::{World, ago, shown};
+use crate::harness::http;
 
 /// One reading: device, time in milliseconds, value.
 type Reading = (String, i64, Option<f64>);
@@ -151,6 +152,25 @@ async fn buckets_hold_what_a_straightforward_computation_gives() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_finds_the_row_of_an_event_that_it_waits_for() {
+    let world = World::start("own").await;
+    world.declare_plain("own").await;
+    let client = http::client();
+    for value in 1..=10 {
+        let event = json!({"event_type": "meter.reading", "aggregate_id": "a", "payload": {"value": value}});
+        let accepted = http::post(&client, &world.ingest.url("/api/v1/events"), &event).await.expect("an answer");
+        let id = accepted.body["event_id"].as_str().expect("an id");
+        let answer = world
+            .get(&format!("/api/v1/timeseries/own?step=1d&agg=max&column=value&after_event={id}&timeout=20s"))
+            .await;
+        let last = answer.body["points"].as_array().and_then(|points| points.last()).expect("a point");
+        assert_eq!(last["value"].as_f64(), Some(f64::from(value)), "{}", answer.body);
+    }
+    let unknown = world.get("/api/v1/timeseries/own?after_event=0190b6c8-7f00-7000-8000-000000000001").await;
+    assert_eq!(unknown.status, 404, "{}", unknown.body);
 }
 
 #[tokio::test(flavor = "multi_thread")]
