@@ -81,7 +81,9 @@ pub async fn run(args: HandleArgs, logs: &LogArgs) -> anyhow::Result<()> {
         bus_gate: process.readiness.gate("handler bus", "connecting"),
     };
     handler.start(&process.lifecycle)?;
-    let letters = dead_letters::routes(vec![database::pool(&urls.eventhandler, "dead letters", 2)?], "handler");
+    let own = urls.of(&[Service::EventHandler, Service::Tsdb]);
+    let pools = own.iter().map(|(url, _)| database::pool(url, "dead letters", 2)).collect::<Result<_, _>>()?;
+    let letters = dead_letters::routes(pools, "handler");
     let routes = letters.merge(crate::operate::http::routes(process.operations("handler")));
     process.serve(Stage::Serve, "handler", SocketAddr::new(args.serve.bind, args.port), routes).await?;
     process.run(Duration::from_secs(args.serve.drain_seconds)).await

@@ -29,3 +29,4 @@ pub const EVENT_HANDLER: &str = "event-handler";
 pub const ACTIONS: &str = "actions";
 pub const RELAY: &str = "relay";
 pub const MQTT_INGRESS: &str = "mqtt-ingress";
+pub const TSDB_WRITER: &str = "tsdb-writer";

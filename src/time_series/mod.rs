@@ -6,12 +6,13 @@
 //!
 //! Each series has cursors and a task of its own ([`writer`]): one that lags, fails or is halted holds up none of the others.
 //! Several instances share the shards of a series by the locks of its cursors. [`supervise`] starts and ends the tasks and
-//! says how far they are; [`upkeep`] makes partitions ahead, and drops those past their retention.
+//! says how far they are; an event that makes no row becomes a dead letter, which [`replay`] works through; [`upkeep`] makes partitions ahead, and drops those past their retention.
 
 mod batch;
 mod layout;
 mod partitions;
 mod program;
+mod replay;
 pub mod store;
 mod supervise;
 #[cfg(test)]
@@ -34,9 +35,9 @@ use crate::bus::wake::{self, Wake};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::operate::Gate;
 use crate::registry::{Acks, Catalog};
+use crate::{database, dead_letters};
 
-/// The consumer group, and what letters say that it writes.
-pub const TSDB_WRITER: &str = "tsdb-writer";
+pub use crate::dead_letters::TSDB_WRITER;
 
 /// The name under which a series keeps partitions of the event store from being dropped.
 fn reader_name(table: &str) -> String {
@@ -66,6 +67,9 @@ impl TimeSeries {
         let token = || lifecycle.token(Stage::Handle);
         let upkeep = upkeep::Upkeep { pool: self.pool.clone(), catalog: self.catalog.clone() };
         lifecycle.spawn(Stage::Handle, "series.upkeep", upkeep.run(token()));
+        let replays = replay::Replays { pool: self.pool.clone(), catalog: self.catalog.clone() };
+        let serial = dead_letters::replay::Serial::new(database::own(&self.pool, 1), replays);
+        dead_letters::replay::start(lifecycle, Stage::Handle, &self.pool, serial);
         let (news, instance, ingestion, stop) =
             (self.event_store.clone(), self.instance, self.ingestion.clone(), token());
         lifecycle.spawn(Stage::Handle, "series.listen", async move {

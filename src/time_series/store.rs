@@ -1,4 +1,4 @@
-//! SQL of the writer of time series: tables and partitions, progress, rows and dead letters.
+//! SQL of the writer of time series: tables and partitions, progress and rows.
 
 pub mod partitions;
 pub mod statement;
@@ -6,13 +6,10 @@ pub mod statement;
 use std::collections::BTreeMap;
 
 use crds::registration::TimeSeries;
-use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
-use uuid::Uuid;
 
-use super::TSDB_WRITER;
 use super::batch::Batch;
-use crate::event::StoredEvent;
+use super::program::Row;
 
 /// A table as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,40 +142,19 @@ pub async fn forget_readers_but(ingestion: &PgPool, kept: &[String]) -> Result<(
     Ok(())
 }
 
-/// Writes an event that made no row to the dead letters, once.
-pub async fn dead_letter(
-    connection: &mut PgConnection,
-    event: &StoredEvent,
-    projection_type: &str,
-    cause: &str,
-    retries: i32,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO dlq (dlq_id, consumer, event_id, event_payload, error_message, retry_count, subject)
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
-    )
-    .bind(Uuid::now_v7())
-    .bind(TSDB_WRITER)
-    .bind(event.event_id)
-    .bind(envelope(event))
-    .bind(format!("time series {projection_type}: {cause}"))
-    .bind(retries)
-    .bind(projection_type)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-fn envelope(event: &StoredEvent) -> Value {
-    json!({
-        "event_id": event.event_id,
-        "event_type": event.event_type,
-        "aggregate_id": event.aggregate_id,
-        "timestamp": event.timestamp,
-        "payload": event.payload,
-        "metadata": event.metadata,
-        "ingested_at": event.ingested_at,
-    })
+/// Whether the row of an event is in a table.
+pub async fn has_row(connection: &mut PgConnection, table: &str, row: &Row) -> Result<bool, sqlx::Error> {
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM {} WHERE \"aggregate_id\" = $1 AND \"time\" = $2 AND \"event_id\" = $3)",
+        statement::table(table)
+    );
+    // Safe: the name is quoted.
+    sqlx::query_scalar(AssertSqlSafe(sql))
+        .bind(&row.aggregate_id)
+        .bind(row.time)
+        .bind(row.event_id)
+        .fetch_one(connection)
+        .await
 }
 
 /// Whether a table has the columns of a definition, each of its type. More columns may be there: they stay empty.

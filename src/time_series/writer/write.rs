@@ -12,11 +12,12 @@ use super::{Ended, Writer};
 use crate::bus::retry::Verdict;
 use crate::bus::{BusError, Claim};
 use crate::database::is_bad_data;
+use crate::dead_letters::{self, Known, NewLetter};
 use crate::event::StoredEvent;
 use crate::registry::LoadedSeries;
 use crate::time_series::batch::Batch;
 use crate::time_series::program::Row;
-use crate::time_series::store;
+use crate::time_series::{TSDB_WRITER, store};
 
 /// Events as rows, and those that are none.
 #[derive(Default)]
@@ -131,8 +132,8 @@ impl Writer {
             );
             counter!("cornjacket_series_dead_letters_total").increment(1);
             let tried = self.retry.tried(claim.lanes[*place], event.event_id);
-            let retries = i32::try_from(tried).unwrap_or(i32::MAX);
-            store::dead_letter(&mut claim.tx, event, self.name(), cause, retries).await?;
+            let letter = letter(&self.loaded, event, cause, tried);
+            dead_letters::store::write(&mut claim.tx, &[letter], Known::Renewed).await?;
         }
         Ok(None)
     }
@@ -152,6 +153,20 @@ fn make(loaded: &LoadedSeries, events: &[StoredEvent], oldest: DateTime<Utc>) ->
         }
     }
     made
+}
+
+fn letter<'a>(loaded: &'a LoadedSeries, event: &StoredEvent, cause: &str, tried: usize) -> NewLetter<'a> {
+    let subject = &loaded.spec.projection_type;
+    NewLetter {
+        consumer: TSDB_WRITER,
+        subject: Some(subject),
+        event_id: Some(event.event_id),
+        event_payload: event.envelope(),
+        cause: format!("time series {subject}: {cause}"),
+        retries: i32::try_from(tried).unwrap_or(i32::MAX),
+        place: Some((event.shard, event.position)),
+        definition: Some(&loaded.hash),
+    }
 }
 
 /// `no partition of relation … found for row`, which has the code of a rule that a row breaks, and names none.

@@ -4,7 +4,7 @@ use chrono::{TimeDelta, Utc};
 use serde_json::json;
 
 use super::world::{COLUMNS, SOON, World, ago, manifest};
-use crate::harness::{Bus, eventually, fresh_database, shared_kafka};
+use crate::harness::{Bus, eventually, fresh_database, http, shared_kafka};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn late_and_early_events_get_partitions_and_those_past_the_retention_are_counted() {
@@ -89,6 +89,28 @@ async fn an_event_that_makes_no_row_goes_to_the_dead_letters_and_the_rest_goes_o
     assert_eq!(letters, [(consumer, subject, cause.to_owned(), 3, "hot".to_owned())]);
     let elsewhere: i64 = sqlx::query_scalar("SELECT count(*) FROM dlq").fetch_one(&world.pool).await.expect("a count");
     assert_eq!(elsewhere, 0, "the letters are where the series are");
+
+    // Asked for too early it fails again, and says so; once the definition is mended its row is written.
+    ask_for_replay(&world).await;
+    let letter = || world.text("SELECT concat(status, ' ', retry_count) FROM dlq".to_owned());
+    eventually(SOON, || async { letter().await == "pending 4" }).await;
+    let hash = || world.text("SELECT hash::text FROM series_progress".to_owned());
+    let before = hash().await;
+    let value = "from: \"string(event.payload.value) == 'hot' ? 100.0 : event.payload.value\"";
+    world.declare("letters", &manifest("letters", "", &COLUMNS.replace("from: event.payload.value", value)));
+    eventually(SOON, || async { hash().await != before }).await;
+    ask_for_replay(&world).await;
+    world.until_rows("letters", 4).await;
+    eventually(SOON, || async { letter().await.starts_with("replayed") }).await;
+    let values = world.text("SELECT string_agg(value::text, ' ' ORDER BY value) FROM timeseries.letters".to_owned());
+    assert_eq!(values.await, "1 2 3 100");
+}
+
+async fn ask_for_replay(world: &World) {
+    let url = world.handle.url("/api/v1/dead-letters/replay");
+    let filter = json!({"consumer": "tsdb-writer", "subject": "letters"});
+    let answer = http::post(&http::client(), &url, &filter).await.expect("an answer");
+    assert_eq!(answer.status, 202, "{}", answer.body);
 }
 
 #[tokio::test(flavor = "multi_thread")]
