@@ -141,3 +141,30 @@ async fn a_rebuild_folds_what_letters_hold_and_a_projection_that_is_gone_replays
     let letter = &world.letters_of("a").await[1];
     assert!(letter.status == "pending" && letter.error_message.contains("not declared any more"), "{letter:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_of_a_halted_projection_wait_until_it_goes_on() {
+    let world = World::start("letters-halted", Bus::Embedded).await;
+    let halting =
+        |number: &str| sum(number, "Never").replace("  rebuild: Never\n", "  rebuild: Never\n  onError: Halt\n");
+    world.declare("thing.yaml", THING);
+    world.declare("sums.yaml", &sum("event.payload.v", "Never"));
+    world.until_live("sums", None).await;
+    world.post_all(&[thing("a", 1), thing("a", "2"), thing("a", 8)]).await;
+    world.until(PENDING, 1).await;
+    world.declare("sums.yaml", &halting("event.payload.v"));
+    let halts = "SELECT count(*) FROM projection_progress WHERE live_spec->>'onError' = 'Halt'";
+    world.until(halts, 1).await;
+    world.post_all(&[thing("a", "4")]).await;
+    world.until_status("sums", "halted").await;
+
+    world.replay(json!({"subject": "sums"})).await;
+    // By then the loop has looked more than once.
+    world.until("SELECT count(*) FROM dlq WHERE replay_requested_at < now() - interval '2 seconds'", 1).await;
+    let letter = &world.letters_of("a").await[0];
+    assert_eq!((letter.status.as_str(), letter.requested, letter.retry_count), ("pending", true, 3));
+
+    world.declare("sums.yaml", &halting("int(event.payload.v)"));
+    world.until(PENDING, 0).await;
+    world.until_state("sums", "a", json!({"sum": 15})).await;
+}
