@@ -1,8 +1,6 @@
 //! Which letters a request is about: pure.
 
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::event::MAX_NAME_CHARS;
@@ -17,25 +15,15 @@ pub struct BadFilter {
 }
 
 /// As they are given: every one that is there must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, IntoParams, ToSchema)]
-#[serde(default, deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filters {
-    /// Who failed, for example event-handler
     pub consumer: Option<String>,
-    /// Which part of the consumer, for example the projection sensor_state
     pub subject: Option<String>,
-    /// pending, replayed or discarded
     pub status: Option<String>,
-    /// For example sensor.reading
     pub event_type: Option<String>,
-    /// For example device-001
     pub aggregate_id: Option<String>,
-    /// The event's id
     pub event_id: Option<String>,
-    /// Failed at this time (RFC 3339) or later
     pub failed_from: Option<String>,
-    /// Failed before this time (RFC 3339)
     pub failed_to: Option<String>,
 }
 

@@ -206,14 +206,3 @@ pub async fn change(
     tx.commit().await?;
     Ok(counts.into_iter().collect())
 }
-
-/// How many letters of the event handler wait, by projection. For those who look at projections.
-pub async fn pending_by_subject(pool: &PgPool, consumer: &str) -> Result<Vec<(String, i64)>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT subject, count(*) FROM dlq WHERE consumer = $1 AND status = 'pending' AND subject IS NOT NULL
-          GROUP BY subject",
-    )
-    .bind(consumer)
-    .fetch_all(pool)
-    .await
-}

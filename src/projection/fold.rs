@@ -28,7 +28,7 @@ pub struct Row {
 
 impl Row {
     /// The last position of this shard that is in the row.
-    pub(super) fn seen(&self, shard: Shard) -> i64 {
+    fn seen(&self, shard: Shard) -> i64 {
         match &self.positions {
             Some(positions) => positions.get(&shard).copied().unwrap_or(0),
             None if self.shard == shard => self.position,

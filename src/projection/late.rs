@@ -71,11 +71,6 @@ impl Row {
         self
     }
 
-    /// The last position of a shard that is in the row.
-    pub fn position_of(&self, shard: Shard) -> i64 {
-        self.seen(shard)
-    }
-
     /// The last positions that are in the row.
     pub fn all_positions(&self) -> BTreeMap<Shard, i64> {
         self.positions.clone().unwrap_or_else(|| BTreeMap::from([(self.shard, self.position)]))
