@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tracing::info;
 
 use self::hold::Projections;
-pub use self::ready::{Ready, announce};
+pub use self::ready::{Said, announce, news};
 use crate::crash;
 use crate::effects::postgres::{DatabaseError, Deletion, Seat};
 use crate::migrations::{Going, Work};
@@ -89,6 +89,16 @@ impl Look {
         &mut self.home
     }
 
+    /// The database of the deliveries, unless it is only read: a replica.
+    pub fn of_actions(&mut self) -> Option<&mut Seat> {
+        self.seats().find(|seat| seat.is_of_actions)
+    }
+
+    /// The home first.
+    fn seats(&mut self) -> impl Iterator<Item = &mut Seat> {
+        std::iter::once(&mut self.home).chain(&mut self.others)
+    }
+
     /// Makes a set of resources true, as far as it can be now. `previous` are the statuses as they stand. A look that fails
     /// half-way is begun anew: doing it twice does no harm.
     pub async fn run(
@@ -137,7 +147,7 @@ impl Look {
 
     /// A session that says nothing for long is taken for frozen.
     pub async fn keep_seats(&mut self) -> Result<(), DatabaseError> {
-        for seat in std::iter::once(&mut self.home).chain(&mut self.others) {
+        for seat in self.seats() {
             seat.take().await?;
         }
         Ok(())
@@ -213,6 +223,10 @@ impl Look {
         previous: &Previous<'_>,
     ) -> Result<Vec<Report>, DatabaseError> {
         let data_plane = self.data_plane().await?;
+        let endpoints = match self.of_actions() {
+            Some(seat) => seat.endpoints().await?,
+            None => BTreeMap::new(),
+        };
         let going = self.migrations.going.borrow().clone();
         let series_going = self.series_migrations.going.borrow().clone();
         let now = Utc::now();
@@ -230,6 +244,7 @@ impl Look {
                     selector: self.handler_selector.as_deref(),
                     ..projections.seen(projection_type(spec), series_going.trouble.as_deref())
                 },
+                endpoint: endpoints.get(&key.name).filter(|_| key.kind == Kind::WebhookAction),
             };
             Report {
                 key: key.clone(),
@@ -243,7 +258,7 @@ impl Look {
 
     async fn data_plane(&mut self) -> Result<DataPlane, DatabaseError> {
         let mut data_plane = DataPlane::default();
-        for seat in std::iter::once(&mut self.home).chain(&mut self.others) {
+        for seat in self.seats() {
             data_plane.add(seat.instances().await?, seat.acks().await?);
         }
         Ok(data_plane)
@@ -258,7 +273,7 @@ async fn vaulted(
     secrets: &Secrets,
 ) -> Result<Vec<Change>, DatabaseError> {
     let stored = seat.stored_secrets().await?;
-    if seat.holds_secrets {
+    if seat.is_of_actions {
         return Ok(vault::plan(steps, registered, &stored, seat.namespace(), secrets, rand::random));
     }
     Ok(vault::clear(&stored))
@@ -311,7 +326,7 @@ fn projection_type(spec: Option<&Compiled>) -> Option<&str> {
 fn count(reports: &[Report]) {
     for kind in Kind::ALL {
         let of_kind = reports.iter().filter(|report| report.key.kind == kind);
-        let ready = of_kind.clone().filter(|report| Ready::of(&report.status).is_true()).count();
+        let ready = of_kind.clone().filter(|report| Said::ready(&report.status).is_true()).count();
         metrics::gauge!("cornjacket_controllers_resources", "kind" => kind.as_str()).set(of_kind.count() as f64);
         metrics::gauge!("cornjacket_controllers_resources_ready", "kind" => kind.as_str()).set(ready as f64);
     }

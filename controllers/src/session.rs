@@ -44,7 +44,7 @@ pub struct Platform {
     pub others: Vec<PgConnectOptions>,
     /// The database of the time series.
     pub tsdb: PgConnectOptions,
-    /// The database of who delivers webhooks; it holds sealed values of Secrets.
+    /// The database of who delivers webhooks; it holds sealed values of Secrets, and what is known of endpoints.
     pub actions: PgConnectOptions,
     /// librdkafka settings of the broker; `None` for the embedded bus.
     pub kafka: Option<BTreeMap<String, String>>,
@@ -147,19 +147,30 @@ impl Session {
                 Some(series) => self.delete_series(projection.projection_type(), &series.table).await,
                 None => self.delete_projection(projection.projection_type()).await,
             },
-            Resource::EventType(_) | Resource::WebhookAction(_) => Ok(()),
+            Resource::WebhookAction(action) => {
+                self.delete_deliveries(action.metadata.name.as_deref().unwrap_or_default()).await
+            }
+            Resource::EventType(_) => Ok(()),
         }
     }
 
     async fn delete_projection(&mut self, projection_type: &str) -> Result<(), String> {
         let begun = Instant::now();
         loop {
-            match within(DELETE, self.look.home().delete_projection(projection_type)).await {
-                Ok(Deletion::Done) => return Ok(()),
-                Ok(Deletion::Fed) => return Err("the handler has not let go of it".to_owned()),
-                Ok(Deletion::More) if begun.elapsed() < DELETE => {}
-                Ok(Deletion::More) => return Err("rows are left".to_owned()),
-                Err(error) => return Err(Chain(&error).to_string()),
+            let step = within(DELETE, self.look.home().delete_projection(projection_type)).await;
+            if let Some(end) = end_of(step, "the handler", begun) {
+                return end;
+            }
+        }
+    }
+
+    async fn delete_deliveries(&mut self, action: &str) -> Result<(), String> {
+        let begun = Instant::now();
+        loop {
+            let Some(seat) = self.look.of_actions() else { return Ok(()) };
+            let step = within(DELETE, seat.delete_deliveries(action)).await;
+            if let Some(end) = end_of(step, "who delivers", begun) {
+                return end;
             }
         }
     }
@@ -199,6 +210,17 @@ fn migrated<W: migrations::Wanted + 'static>(
     (Migrations { work, going: going.clone() }, going)
 }
 
+/// What a step makes of a deletion that goes by steps; `None` where the next is to be taken.
+fn end_of(step: Result<Deletion, SessionError>, owner: &str, begun: Instant) -> Option<Result<(), String>> {
+    match step {
+        Ok(Deletion::Done) => Some(Ok(())),
+        Ok(Deletion::Fed) => Some(Err(format!("{owner} has not let go of it"))),
+        Ok(Deletion::More) if begun.elapsed() < DELETE => None,
+        Ok(Deletion::More) => Some(Err("rows are left".to_owned())),
+        Err(error) => Some(Err(Chain(&error).to_string())),
+    }
+}
+
 /// Runs a step with a deadline.
 pub async fn within<T, E: Into<SessionError>>(
     limit: Duration,
@@ -230,7 +252,7 @@ async fn sit_down(platform: &Platform, state: &watch::Sender<State>) -> Result<(
         seat.keeps_series = true;
     }
     if let Some(seat) = actions.and_then(|identity| seats.get_mut(&identity)) {
-        seat.holds_secrets = true;
+        seat.is_of_actions = true;
     }
     while !take_all(&mut seats).await? {
         stand_by(state);

@@ -22,6 +22,7 @@ use crate::plan::Served;
 use crate::projection::migration::rows::Rows;
 use crate::resolve::{Outcome, Resolution};
 use crate::topic::status::Bus;
+use crate::webhook_action::status::Endpoint;
 use crate::{event_type, projection, topic, webhook_action};
 
 /// A live instance of a role.
@@ -108,6 +109,8 @@ pub struct Facts<'a> {
     pub bus: &'a Bus,
     /// Of a Projection.
     pub projection: projection::status::Seen<'a>,
+    /// Of a WebhookAction: what its deliveries showed of the endpoint, once there were any.
+    pub endpoint: Option<&'a Endpoint>,
 }
 
 impl Facts<'_> {
@@ -154,8 +157,10 @@ fn about_what_is_served(facts: &Facts<'_>, dependencies: &mut [Finding]) {
         return;
     }
     let is_about_it = |finding: &&mut Finding| {
-        use ConditionType::{CaughtUp, ConfigApplied, Drifted, MigrationsApplied, Propagated, TopicExists};
-        let all = [CaughtUp, ConfigApplied, Drifted, MigrationsApplied, Propagated, TopicExists];
+        use ConditionType::{
+            CaughtUp, ConfigApplied, Drifted, EndpointHealthy, MigrationsApplied, Propagated, TopicExists,
+        };
+        let all = [CaughtUp, ConfigApplied, Drifted, EndpointHealthy, MigrationsApplied, Propagated, TopicExists];
         all.contains(&finding.condition)
     };
     for finding in dependencies.iter_mut().filter(is_about_it) {
@@ -172,6 +177,9 @@ fn of_kind(facts: &Facts<'_>, previous: Option<&Value>) -> Vec<Finding> {
             findings
         }
         (Kind::Projection, _) => projection::status::findings(facts),
+        (Kind::WebhookAction, Some(_)) => {
+            vec![webhook_action::status::finding(&facts.resolution.key.name, facts.endpoint)]
+        }
         _ => Vec::new(),
     }
 }
@@ -239,12 +247,13 @@ fn three(ready: Status, reconciling: bool, stalled: bool, reason: Reason, messag
     ]
 }
 
-/// `CaughtUp` says how far rows are, `Drifted` and `Conflict` what somebody should look at: none keeps a resource from
-/// being ready, except a projection that stopped. `ApprovalRequired` does while something waits.
+/// `CaughtUp` says how far rows are, `Drifted` and `Conflict` what somebody should look at, `EndpointHealthy` how somebody
+/// else's server does: none keeps a resource from being ready, except a projection that stopped. `ApprovalRequired` does while
+/// something waits.
 fn satisfied(finding: &Finding) -> bool {
     match finding.condition {
         ConditionType::CaughtUp => finding.reason != Reason::Halted,
-        ConditionType::Drifted | ConditionType::Conflict => true,
+        ConditionType::Drifted | ConditionType::Conflict | ConditionType::EndpointHealthy => true,
         ConditionType::ApprovalRequired => finding.status == Status::False,
         _ => finding.status == Status::True,
     }

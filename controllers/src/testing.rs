@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crds::registration::{Fold, Kind, OnError, Projection, Rebuild, ResourceKey, Source, StartFrom, Topic};
+use crds::registration::{
+    CircuitBreaker, Deduplication, Fold, Kind, OnError, Projection, RateLimit, Rebuild, ResourceKey, Retry, Source, StartFrom,
+    Topic, WebhookAction,
+};
+use crds::webhook_action::{Jitter, Ordering};
 
 use crate::topic::wanted::{Rules, Wanted};
 
@@ -35,6 +39,24 @@ pub fn projection(projection_type: &str) -> Projection {
         retention_seconds: None,
         indexes: Vec::new(),
         reads_event_store: false,
+    }
+}
+
+/// An action on no events, of which nothing is secret.
+pub fn action() -> WebhookAction {
+    WebhookAction {
+        source: Source::default(),
+        when: None,
+        url: "https://example.com/".into(),
+        headers: Vec::new(),
+        body: None,
+        signing: Vec::new(),
+        timeout_ms: 1,
+        retry: Retry { max_attempts: 1, backoff_ms: vec![1], jitter: Jitter::None },
+        rate_limit: RateLimit { deliveries: 1, per_ms: 1, max_waiting: 1, max_wait_ms: 1 },
+        deduplication: Deduplication { window_ms: 1, key: None },
+        circuit_breaker: CircuitBreaker { failures: 1, cooldown_ms: 1 },
+        ordering: Ordering::None,
     }
 }
 

@@ -116,7 +116,7 @@ reasons! {
         /// The broker cannot do this to an existing topic.
         UnsupportedByBroker,
     }
-    "Topic, Projection (an Event of the deleted resource)" {
+    "Topic, Projection, WebhookAction (an Event of the deleted resource)" {
         /// What belongs to the deleted resource could not be deleted in time and was left behind. Where its namespace goes too no Event can be made: the log has it.
         DeletionAbandoned,
     }
@@ -161,12 +161,16 @@ reasons! {
         SecretForbidden,
         /// The controllers have no key to seal secrets with, which the data plane is to read.
         NoSecretsKey,
-    }
-    "nothing yet: the delivery of webhooks will" {
-        /// The endpoint answers.
+        /// The endpoint takes deliveries.
         EndpointAnswers,
-        /// The endpoint failed too often and is left alone for a while.
+        /// Nothing was delivered to the endpoint yet, so that nobody knows how it answers.
+        NotTried,
+        /// The endpoint failed too often in a row and is left alone for a while: deliveries wait; the message says how it failed.
         CircuitOpen,
+        /// The endpoint answered 410: it gets nothing until somebody enables it by `cornjacket action enable`; deliveries wait.
+        EndpointGone,
+        /// Somebody switched deliveries off by `cornjacket action disable`; deliveries wait, and the message says why.
+        EndpointDisabled,
     }
 }
 

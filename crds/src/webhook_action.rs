@@ -70,19 +70,19 @@ pub struct WebhookActionSpec {
     /// How long one attempt may take. Default: 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<DurationText>,
-    /// What happens after a failed attempt. Retry-After of the answer is honoured; 410 ends it.
+    /// What happens after a failed attempt. Retry-After of the answer is honoured, up to an hour; 410 disables the endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// How many deliveries may start; those above it wait. Default: 10 in 1m.
+    /// How many attempts may start, retries included; what is above it waits. Default: 10 in 1m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
-    /// Which deliveries are left out as duplicates.
+    /// Which deliveries are left out as duplicates. They are listed as `suppressed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deduplication: Option<Deduplication>,
-    /// When the endpoint is left alone for a while.
+    /// When the endpoint is left alone for a while. An answer of 429, or of 503 with Retry-After, is no failure here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<CircuitBreaker>,
-    /// `PerAggregate` delivers the events of an aggregate one after the other, in order; `None` does not wait. Default: None.
+    /// `PerAggregate` delivers the events of an aggregate one after the other, in order, each when the one before was delivered or given up; `None` does not wait. Default: None.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ordering: Option<Ordering>,
     /// `Paused` leaves the resource alone until it is `Active` again. Default: Active.
@@ -91,7 +91,7 @@ pub struct WebhookActionSpec {
     /// `Observe` reports differences and writes nothing. Default: Manage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub management_policy: Option<ManagementPolicy>,
-    /// `Delete` deletes the records of deliveries with the resource; `Retain` keeps them. Default: Retain.
+    /// `Delete` deletes the records of deliveries with the resource; `Retain` keeps them as long as those of others. Default: Retain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
 }
@@ -152,22 +152,22 @@ pub enum Jitter {
     None,
 }
 
-/// How many deliveries may start, and how long the others wait.
+/// How many attempts may start, and how long the others wait.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimit {
-    /// Deliveries that may start in each `per`. Default: 10.
+    /// Attempts that may start in each `per`, retries included. Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub deliveries: Option<i32>,
-    /// The time that `deliveries` counts for. Default: 1m.
+    /// The time that `deliveries` counts for; it begins with the first of them. Default: 1m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per: Option<DurationText>,
-    /// Deliveries that may wait; the oldest above it expire. Default: 10000.
+    /// Deliveries that may wait, also for a retry, behind an open breaker or for a disabled endpoint; the oldest above it expire. Default: 10000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_waiting: Option<i32>,
-    /// How long a delivery may wait before it expires. Default: 24h.
+    /// How long a delivery may wait in all, from when it was made, before it expires. Default: 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_wait: Option<DurationText>,
 }
@@ -176,10 +176,10 @@ pub struct RateLimit {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Deduplication {
-    /// How long a key is remembered. Default: 5m.
+    /// Events of one key that were accepted less than this from the first of them are duplicates. Default: 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<DurationText>,
-    /// Expression (CEL) over `event` that gives the key. Default: the event type and the aggregate id.
+    /// Expression (CEL) over `event` that gives the key; with `event.event_id` there are no duplicates. Default: the event type and the aggregate id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub key: Option<String>,

@@ -57,5 +57,6 @@ mod topics_many;
 mod topics_rule;
 mod upgrades;
 mod webhook_commands;
+mod webhook_health;
 mod webhook_receivers;
 mod webhook_secrets;

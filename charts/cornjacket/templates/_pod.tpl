@@ -43,17 +43,15 @@ init container and the old ones go on. Many at a time are safe: they take a lock
   args: [migrate]
   env:
 {{- if .Values.migrations.existingSecret }}
-{{- $own := ternary (list "TSDB_DATABASE_URL") list (ne .Values.databases.tsdb.existingSecret "") }}
-{{- range concat (list "INGESTION_DATABASE_URL" "EVENTHANDLER_DATABASE_URL") $own }}
-  - name: {{ . }}
+{{- range include "cornjacket.migrated" . | fromYamlArray }}
+{{- $variable := printf "%s_DATABASE_URL" (upper .) }}
+  - name: {{ $variable }}
     valueFrom:
-      secretKeyRef: {name: {{ $.Values.migrations.existingSecret }}, key: {{ . }}}
+      secretKeyRef: {name: {{ $.Values.migrations.existingSecret }}, key: {{ $variable }}}
 {{- end }}
 {{- else }}
-{{- range list "ingestion" "eventhandler" "tsdb" }}
-{{- with include "cornjacket.database" (dict "root" $ "name" .) }}
-{{ indent 2 . }}
-{{- end }}
+{{- range include "cornjacket.migrated" . | fromYamlArray }}
+{{ include "cornjacket.database" (dict "root" $ "name" .) | indent 2 }}
 {{- end }}
 {{- end }}
   resources: {{ toJson .Values.migrations.resources }}
@@ -101,19 +99,20 @@ init container and the old ones go on. Many at a time are safe: they take a lock
 {{ . | indent 2 }}
 {{- end }}
 {{- end }}
+{{- if $is.webhooks }}
+{{ include "cornjacket.webhooks" $root | trim | indent 2 }}
+{{- end }}
 {{- if $is.api }}
   - name: POD_NAMESPACE
     valueFrom:
       fieldRef: {fieldPath: metadata.namespace}
   - name: CORNJACKET_WATCH_NAMESPACE
     value: {{ $root.Values.watchNamespaces | default (list $root.Release.Namespace) | join "," | quote }}
-{{- with $root.Values.webhooks.key }}
-{{- if .existingSecret }}
+{{- end }}
+{{- if and (or $is.api $is.webhooks) $root.Values.webhooks.key.existingSecret }}
   - name: CORNJACKET_SECRETS_KEY
     valueFrom:
-      secretKeyRef: {name: {{ .existingSecret }}, key: {{ .key }}}
-{{- end }}
-{{- end }}
+      secretKeyRef: {name: {{ $root.Values.webhooks.key.existingSecret }}, key: {{ $root.Values.webhooks.key.key }}}
 {{- end }}
 {{- if and $is.api (not $several) }}
   - name: CORNJACKET_HANDLER_SELECTOR
@@ -164,6 +163,11 @@ init container and the old ones go on. Many at a time are safe: they take a lock
     mountPath: /etc/cornjacket/databases
     readOnly: true
 {{- end }}
+{{- else if and $is.webhooks $root.Values.webhooks.caBundle.existingSecret }}
+  volumeMounts:
+  - name: webhooks-ca
+    mountPath: /etc/cornjacket/webhooks
+    readOnly: true
 {{- else if and $is.mqtt (include "cornjacket.mqttUrl" $root) $root.Values.mqtt.tls.existingSecret }}
   volumeMounts:
   - name: mqtt-tls
@@ -178,6 +182,7 @@ init container and the old ones go on. Many at a time are safe: they take a lock
 {{- $api := has "controllers" .roles }}
 {{- $workload := include "cornjacket.workload" . }}
 {{- $mqttTls := and (has "ingest" .roles) (include "cornjacket.mqttUrl" $root) $root.Values.mqtt.tls.existingSecret }}
+{{- $webhooksCa := and (has "act" .roles) $root.Values.webhooks.caBundle.existingSecret }}
 {{- $several := gt (len $root.Values.watchNamespaces) 1 }}
 apiVersion: apps/v1
 kind: {{ $workload }}
@@ -241,12 +246,18 @@ spec:
 {{- range .roles }}
 {{- include "cornjacket.container" (dict "root" $root "role" .) | trim | nindent 6 }}
 {{- end }}
-{{- if or $api $mqttTls }}
+{{- if or $api $mqttTls $webhooksCa }}
       volumes:
 {{- end }}
 {{- with $mqttTls }}
       - name: mqtt-tls
         secret: {secretName: {{ . }}}
+{{- end }}
+{{- with $webhooksCa }}
+      - name: webhooks-ca
+        secret:
+          secretName: {{ . }}
+          items: [{key: {{ $root.Values.webhooks.caBundle.key }}, path: ca.crt}]
 {{- end }}
 {{- if $api }}
       - name: api-access
@@ -268,6 +279,13 @@ spec:
               items:
               - {key: INGESTION_DATABASE_URL, path: {{ . }}/INGESTION_DATABASE_URL}
               - {key: EVENTHANDLER_DATABASE_URL, path: {{ . }}/EVENTHANDLER_DATABASE_URL}
+          # Those that are others than the projections'.
+          - secret:
+              name: {{ index $root.Values.databases.perNamespace . }}
+              optional: true
+              items:
+              - {key: TSDB_DATABASE_URL, path: {{ . }}/TSDB_DATABASE_URL}
+              - {key: ACTIONS_DATABASE_URL, path: {{ . }}/ACTIONS_DATABASE_URL}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -1,6 +1,6 @@
 {{- /*
 The roles: what each listens on, and what it must be told of. `serves`: answers clients. `bus`: needs the brokers.
-`api`: talks to the Kubernetes API. `mqtt`: takes events from the MQTT broker.
+`api`: talks to the Kubernetes API. `mqtt`: takes events from the MQTT broker. `webhooks`: delivers to endpoints anywhere.
 */ -}}
 {{- define "cornjacket.roles" -}}
 {{- if le (len .Values.watchNamespaces) 1 }}
@@ -8,10 +8,16 @@ ingest: {port: 8080, serves: true, databases: [ingestion], mqtt: true}
 relay: {port: 8083, databases: [ingestion], bus: true}
 handle: {port: 8084, databases: [eventhandler, ingestion, tsdb], bus: true}
 query: {port: 8081, serves: true, databases: [query, ingestion, tsdb]}
-controllers: {port: 8085, databases: [eventhandler, ingestion, tsdb], bus: true, api: true}
+act: {port: 8082, databases: [actions, ingestion], webhooks: true}
+controllers: {port: 8085, databases: {{ include "cornjacket.migrated" . }}, bus: true, api: true}
 {{- else }}
 controllers: {port: 8085, databases: [], bus: true, api: true}
 {{- end }}
+{{- end -}}
+
+{{- /* The databases that have tables of ours; those that are not named are the projections'. */ -}}
+{{- define "cornjacket.migrated" -}}
+[ingestion, eventhandler{{ if .Values.databases.tsdb.existingSecret }}, tsdb{{ end }}{{ if .Values.databases.actions.existingSecret }}, actions{{ end }}]
 {{- end -}}
 
 {{- /* The MQTT broker, if there is one. */ -}}
@@ -87,11 +93,43 @@ own, nothing else scales it, and its projections are those of one namespace. Oth
 {{- end -}}
 {{- end -}}
 
-{{- /* One database's URL as an environment variable; nothing for one that is another's where none is named. Takes {root, name}. */ -}}
+{{- /* What `act` is told of endpoints; and where its pods share what must not be each pod's own. */ -}}
+{{- define "cornjacket.webhooks" -}}
+{{- $webhooks := .Values.webhooks -}}
+{{- with $webhooks.allow }}
+- name: CORNJACKET_WEBHOOK_ALLOW
+  value: {{ join "," . | quote }}
+{{- end }}
+- name: CORNJACKET_WEBHOOK_REDIRECTS
+  value: {{ $webhooks.redirects | quote }}
+- name: CORNJACKET_WEBHOOK_CONCURRENCY
+  value: {{ $webhooks.concurrency | quote }}
+- name: CORNJACKET_DELIVERY_RETENTION_HOURS
+  value: {{ $webhooks.retentionHours | quote }}
+{{- if $webhooks.caBundle.existingSecret }}
+- name: CORNJACKET_WEBHOOK_CA_FILE
+  value: /etc/cornjacket/webhooks/ca.crt
+{{- end }}
+{{- if $webhooks.redis.existingSecret }}
+- name: REDIS_URL
+  valueFrom:
+    secretKeyRef: {name: {{ $webhooks.redis.existingSecret }}, key: {{ $webhooks.redis.key }}}
+{{- else if or (gt (int (include "cornjacket.replicas" (dict "root" . "role" "act"))) 1) (and (not .Values.single) .Values.roles.act.autoscaling.enabled) }}
+{{- fail "webhooks.redis.existingSecret: several pods of act share rate limits, breakers and the deduplication in a Redis: name the Secret that holds its REDIS_URL, or leave roles.act at one pod" }}
+{{- end }}
+{{- end -}}
+
+{{- /*
+One database's URL as an environment variable. Where none is named, that of the actions is the projections', and nothing is said of that of the
+time series, which is so by itself. Takes {root, name}.
+*/ -}}
 {{- define "cornjacket.database" -}}
 {{- if or (ne .name "tsdb") (index .root.Values.databases .name).existingSecret -}}
 {{- $dev := .root.Values.dev.postgresql.enabled | ternary (printf "%s-dev-databases" (include "cornjacket.fullname" .root)) "" -}}
 {{- $database := index .root.Values.databases .name -}}
+{{- if and (eq .name "actions") (not $database.existingSecret) -}}
+{{- $database = .root.Values.databases.eventhandler -}}
+{{- end -}}
 {{- $variable := printf "%s_DATABASE_URL" (upper .name) -}}
 - name: {{ $variable }}
   valueFrom:

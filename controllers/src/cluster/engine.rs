@@ -140,9 +140,9 @@ fn newest<'a>(
 pub async fn answer(session: &mut Session, request: CleanUp) {
     let CleanUp { seen, done } = request;
     let begun = Instant::now();
-    let result = match (seen.key.kind, seen.resource.as_ref()) {
-        (Kind::Topic | Kind::Projection, Ok(resource)) => session.delete(resource).await,
-        _ => Ok(()),
+    let result = match seen.resource.as_ref() {
+        Ok(resource) => session.delete(resource).await,
+        Err(_) => Ok(()),
     };
     if result.is_ok() {
         info!(resource = %seen.key, seconds = begun.elapsed().as_secs_f64(), "nothing is left to delete of what belonged to it");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crds::cause::Chain;
 use crds::registration::{Kind, ResourceKey};
-use crds::{Projection, Topic};
+use crds::{Projection, Topic, WebhookAction};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource as _};
@@ -86,6 +86,7 @@ async fn is_going(client: &Client, namespace: &str) -> Result<bool, ClusterError
 async fn held(client: &Client, namespace: &str) -> Result<Vec<Seen>, ClusterError> {
     let mut held = held_of::<Topic>(client, namespace).await?;
     held.extend(held_of::<Projection>(client, namespace).await?);
+    held.extend(held_of::<WebhookAction>(client, namespace).await?);
     Ok(held)
 }
 
@@ -139,7 +140,8 @@ async fn release(writer: &Writer, seen: &Seen) {
     let released = match seen.key.kind {
         Kind::Topic => writer.finalizers::<Topic>(seen, &seen.others()).await,
         Kind::Projection => writer.finalizers::<Projection>(seen, &seen.others()).await,
-        Kind::EventType | Kind::WebhookAction => Ok(()),
+        Kind::WebhookAction => writer.finalizers::<WebhookAction>(seen, &seen.others()).await,
+        Kind::EventType => Ok(()),
     };
     match released {
         Err(error) if !error.is_conflict() => {

@@ -158,7 +158,7 @@ impl Seen {
     /// Whether deleting the object deletes something outside of the cluster as well. What is paused or only observed is left
     /// alone in this too.
     pub fn deletes(&self) -> bool {
-        let owns = matches!(self.key.kind, Kind::Topic | Kind::Projection);
+        let owns = self.key.kind != Kind::EventType;
         let asks = |resource: &Resource| {
             let policies = policies(resource);
             policies.deletion == DeletionPolicy::Delete

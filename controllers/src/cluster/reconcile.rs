@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::decide::{FINALIZER, Known, Todo, next};
 use super::kinds::{Declarable, Guarded, Seen};
 use crate::effects::kubernetes::{ClusterError, Told, Writer};
-use crate::look::{Ready, Report, announce};
+use crate::look::{Report, announce, news};
 use crate::source::cluster::Mark;
 use crate::{backoff, crash};
 
@@ -223,15 +223,12 @@ impl Shared {
         self.let_go::<K>(seen).await
     }
 
-    /// Tells about a transition of `Ready`, in the log and as an event. What is on the way is no news.
+    /// Tells about transitions, in the log and as events.
     async fn tell(&self, seen: &Seen, status: &Value) {
         announce(&seen.key, &seen.key.to_string(), status, seen.status.as_ref());
-        let was = seen.status.as_ref().map(Ready::of).unwrap_or_default();
-        let is = Ready::of(status);
-        if (&was.status, &was.reason) == (&is.status, &is.reason) || is.is_on_the_way() {
-            return;
+        for is in news(status, seen.status.as_ref()) {
+            // Nobody listens any more when all this ends.
+            let _ = self.told.send(Told::of(seen, &is.reason, !is.is_true(), &is.message)).await;
         }
-        // Nobody listens any more when all this ends.
-        let _ = self.told.send(Told::of(seen, &is.reason, !is.is_true(), &is.message)).await;
     }
 }

@@ -4,6 +4,7 @@
 //! loses the connection loses the lock and can write no more: two controllers never write to one database.
 
 pub mod catalog;
+mod deliveries;
 pub mod guard;
 pub mod migrations;
 mod projections;
@@ -80,8 +81,9 @@ pub struct Seat {
     connection: PgConnection,
     namespace: String,
     holds_lock: bool,
-    /// Whether sealed values of Secrets are kept here: who delivers webhooks reads them.
-    pub holds_secrets: bool,
+    /// Whether this is the database of who delivers webhooks: the sealed values of Secrets are kept here for it, and it keeps
+    /// here what it knows of endpoints.
+    pub is_of_actions: bool,
     /// Whether time series are kept here.
     pub keeps_series: bool,
     /// What is registered, as it was read last.
@@ -97,7 +99,7 @@ impl Seat {
             connection,
             namespace,
             holds_lock: false,
-            holds_secrets: false,
+            is_of_actions: false,
             keeps_series: false,
             known: Arc::default(),
         })

@@ -151,7 +151,7 @@ impl Look {
 
     /// How far the event store goes back, in whichever database it is.
     async fn history(&mut self) -> Result<History, DatabaseError> {
-        for seat in std::iter::once(&mut self.home).chain(&mut self.others) {
+        for seat in self.seats() {
             if let Some(history) = seat.history().await? {
                 return Ok(history);
             }

@@ -70,6 +70,7 @@ impl Case {
                 selector: None,
                 series: SeenSeries::default(),
             },
+            endpoint: None,
         };
         let found = findings(&facts).into_iter().find(|f| f.condition == condition)?;
         Some((found.status, found.reason, found.message))

@@ -7,7 +7,7 @@ use crds::registration::Kind;
 use serde_json::{Map, Value};
 
 use super::{conditions_beside, three};
-use crate::look::Ready;
+use crate::look::Said;
 use crate::resource::Declared;
 
 /// The status of a resource while the databases are away; `None` where the one that stands is still true. It is of what was
@@ -15,7 +15,7 @@ use crate::resource::Declared;
 pub fn document(declared: &Declared, previous: Option<&Value>, error: &str, now: DateTime<Utc>) -> Option<Value> {
     let is_looked_at = previous.is_some_and(|status| status["observedGeneration"] == declared.generation);
     let is_said = previous
-        .is_some_and(|status| is_true(status, "Stalled") || Ready::of(status).reason == Reason::Paused.as_str());
+        .is_some_and(|status| is_true(status, "Stalled") || Said::ready(status).reason == Reason::Paused.as_str());
     if is_looked_at && (declared.key.kind != Kind::Projection || is_said) {
         return None;
     }
@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(said(&declared(Kind::EventType, 3), Some(&before)), None);
         for previous in [None, Some(&json!({"observedGeneration": -1})), Some(&before)] {
             let status = said(&declared(Kind::EventType, 4), previous).expect("something to say");
-            let ready = Ready::of(&status);
+            let ready = Said::ready(&status);
             assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "DatabaseUnreachable"));
             assert!(ready.message.contains("cannot connect"), "{}", ready.message);
             assert!(is_true(&status, "Reconciling"), "{status}");
@@ -81,7 +81,7 @@ mod tests {
     fn a_projection_shows_that_its_database_is_away_unless_something_else_keeps_it() {
         let ready = standing(3, "Ready", "Available");
         let status = said(&declared(Kind::Projection, 3), Some(&ready)).expect("something to say");
-        assert_eq!(Ready::of(&status).reason, "DatabaseUnreachable");
+        assert_eq!(Said::ready(&status).reason, "DatabaseUnreachable");
         assert_eq!(status["type"], "t", "the rest stays");
         let reachable = conditions_of(&status).find(|c| c["type"] == "DatabaseReachable").expect("said");
         assert_eq!(reachable["status"], "False");

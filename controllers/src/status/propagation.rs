@@ -2,7 +2,7 @@
 
 use crds::condition::{ConditionType, Finding, Status};
 use crds::reason::Reason;
-use crds::registration::{Kind, ResourceKey};
+use crds::registration::ResourceKey;
 use crds::role::Role;
 
 use super::{Ack, DataPlane, Instance};
@@ -45,7 +45,7 @@ pub fn propagation(key: &ResourceKey, served: Option<&Served>, data_plane: &Data
     let is_alive = |role: &Role| live.iter().any(|instance| instance.role == *role);
     let absent: Vec<&str> = roles.iter().filter(|role| !is_alive(role)).map(|role| role.as_str()).collect();
     let finding = if !absent.is_empty() {
-        let message = format!("no instance of {} is alive: {}", absent.join(" and of "), way_out(key.kind));
+        let message = format!("no instance of {} is alive: start one", absent.join(" and of "));
         finding(Status::Unknown, Reason::NoInstances, message)
     } else if !errors.is_empty() {
         finding(Status::False, Reason::LoadFailed, first_of(&errors))
@@ -57,13 +57,6 @@ pub fn propagation(key: &ResourceKey, served: Option<&Served>, data_plane: &Data
         finding(Status::True, Reason::Acknowledged, message)
     };
     Propagation { acked, total, finding }
-}
-
-fn way_out(kind: Kind) -> &'static str {
-    match kind {
-        Kind::WebhookAction => "this release has none, and delivers no webhooks yet",
-        _ => "start one",
-    }
 }
 
 /// Live instances of one role that run what is registered.

@@ -99,6 +99,7 @@ impl Case {
             data_plane: &self.data_plane,
             bus: &self.bus,
             projection: crate::projection::status::Seen::default(),
+            endpoint: None,
         };
         document(&facts, previous, at(second))
     }
@@ -172,12 +173,45 @@ fn a_refusal_that_trying_again_may_mend_is_not_stalled() {
     assert_eq!(condition(&document, "SecretResolved").map(|c| c.0), Some("False".into()));
 }
 
+/// A WebhookAction that is delivered, by an endpoint of which this is known.
+fn delivered(endpoint: Option<&Endpoint>, outcome: impl FnOnce(Outcome) -> Outcome) -> Value {
+    let spec = Compiled::WebhookAction(Box::new(testing::action()));
+    let (key, hash) = (key(Kind::WebhookAction, "w"), spec.hash());
+    let ack = Ack { instance: "a".into(), role: Role::Act, key: key.clone(), hash: hash.clone(), error: None };
+    let case = Case::ready(2);
+    let facts = Facts {
+        resolution: &Resolution { key, outcome: outcome(Outcome::Run(spec.clone().into())), ..case.resolution },
+        served: Some(&Served { generation: 1, hash }),
+        spec: Some(&spec),
+        data_plane: &data_plane(vec![instance("a", Role::Act)], vec![ack]),
+        bus: &Bus::Embedded,
+        projection: crate::projection::status::Seen::default(),
+        endpoint,
+    };
+    document(&facts, None, at(1))
+}
+
 #[test]
-fn nobody_is_told_to_start_what_this_release_does_not_have() {
-    let served = Served { generation: 1, hash: "h".into() };
-    let propagation = propagation(&key(Kind::WebhookAction, "w"), Some(&served), &DataPlane::default());
-    assert_eq!((propagation.finding.status, propagation.finding.reason), (Status::Unknown, Reason::NoInstances));
-    assert!(propagation.finding.message.ends_with("delivers no webhooks yet"), "{}", propagation.finding.message);
+fn an_endpoint_that_is_unwell_keeps_no_action_from_being_ready() {
+    let open = Endpoint { healthy: Some(false), message: Some("answered 500".into()), ..Endpoint::default() };
+    let document = delivered(Some(&open), |run| run);
+    assert_eq!(ready(&document), is("True", "Available"));
+    assert!(condition(&document, "Ready").is_some_and(|ready| ready.2.contains("1 of 1 act")), "{document}");
+    assert_eq!(condition(&document, "EndpointHealthy").map(|c| (c.0, c.1)), Some(is("False", "CircuitOpen")));
+    let untried = delivered(None, |run| run);
+    assert_eq!(ready(&untried), is("True", "Available"));
+    assert_eq!(condition(&untried, "EndpointHealthy").map(|c| (c.0, c.1)), Some(is("Unknown", "NotTried")));
+}
+
+#[test]
+fn what_is_said_of_an_endpoint_is_of_the_generation_that_is_served() {
+    let of_generation = |document: &Value| {
+        let all = document["conditions"].as_array().into_iter().flatten();
+        all.clone().find(|c| c["type"] == "EndpointHealthy").map(|c| c["observedGeneration"].clone())
+    };
+    assert_eq!(of_generation(&delivered(None, |run| run)), Some(json!(2)));
+    let refused = |_| Outcome::Refused(Failure::new(Reason::SecretNotFound, "no Secret"));
+    assert_eq!(of_generation(&delivered(None, refused)), Some(json!(1)));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use chrono::{DateTime, Utc};
 use crds::registration::Kind;
 use serde_json::Value;
+use url::Url;
 
 use super::store::{Entry, Waiting};
 
@@ -30,7 +31,7 @@ fn header(kind: Kind, wide: bool) -> Vec<&'static str> {
         Kind::Topic => &["TOPIC", "PARTITIONS"],
         Kind::EventType => &["TYPE", "TOPIC", "VERSION"],
         Kind::Projection => &["TYPE", "CAUGHT-UP", "DEAD-LETTERS"],
-        Kind::WebhookAction => &[],
+        Kind::WebhookAction => &["HOST", "HEALTHY"],
     };
     let more: &[&str] = if wide { &["GENERATION", "SERVED", "ACKED", "ORIGIN"] } else { &[] };
     [&["NAME", "READY", "REASON"], facts, more, &["AGE", "MESSAGE"]].concat()
@@ -49,14 +50,14 @@ fn row(entry: &Entry, qualified: bool, wide: bool, now: DateTime<Utc>) -> Vec<St
             let letters = entry.dead_letters.map_or_else(String::new, |letters| letters.to_string());
             row.extend([spec("type"), caught_up(entry), letters]);
         }
-        Kind::WebhookAction => {}
+        Kind::WebhookAction => row.extend([host(&spec("url")), condition(&entry.status, "EndpointHealthy", "status")]),
     }
     if wide {
         let served = entry.registered.as_ref().map_or_else(String::new, |r| r.generation.to_string());
         row.extend([entry.generation.to_string(), served, instances(&entry.status)]);
         row.push(entry.origin.clone().unwrap_or_default());
     }
-    let message = ready(&entry.status, "message");
+    let message = message(entry);
     row.extend([age(now - entry.created_at), if wide { message } else { cut(&message) }]);
     row
 }
@@ -105,6 +106,20 @@ fn condition(status: &Value, name: &str, field: &str) -> String {
     let conditions = status["conditions"].as_array();
     let found = conditions.into_iter().flatten().find(|c| c["type"] == name);
     found.map_or_else(String::new, |c| text(&c[field]))
+}
+
+/// Why it is not ready; of an action that is, why its endpoint takes nothing.
+fn message(entry: &Entry) -> String {
+    let status = &entry.status;
+    let unwell = ready(status, "status") == "True" && condition(status, "EndpointHealthy", "status") == "False";
+    if unwell { condition(status, "EndpointHealthy", "message") } else { ready(status, "message") }
+}
+
+/// Without the path, which may hold a token.
+fn host(url: &str) -> String {
+    let Ok(url) = Url::parse(url) else { return String::new() };
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 fn text(value: &Value) -> String {
@@ -230,6 +245,22 @@ mod tests {
         let told = waiting(&letters.into_iter().collect()).expect("told");
         assert!(told.contains("(event-handler 5, relay 1)"), "{told}");
         assert_eq!(waiting(&Waiting::new()), None);
+    }
+
+    #[test]
+    fn an_action_shows_where_it_delivers_to_and_why_that_takes_nothing() {
+        let spec = json!({"url": "https://hooks.example.com:8443/secret-path"});
+        let mut action = entry(Kind::WebhookAction, "tell", "Available", "runs", spec);
+        let shown = |action: &Entry| render(std::slice::from_ref(action), false, false, DateTime::UNIX_EPOCH);
+        let cells = |action: &Entry| -> Vec<String> {
+            shown(action).lines().nth(1).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+        };
+        assert_eq!(cells(&action), ["tell", "True", "Available", "hooks.example.com:8443", "-", "0s", "runs"]);
+        let conditions = action.status["conditions"].as_array_mut().expect("a list");
+        conditions.push(json!({"type": "EndpointHealthy", "status": "False", "reason": "CircuitOpen", "message": "500"}));
+        assert_eq!(cells(&action), ["tell", "True", "Available", "hooks.example.com:8443", "False", "0s", "500"]);
+        action.status["conditions"][0]["status"] = json!("False");
+        assert!(shown(&action).contains("runs") && !shown(&action).contains("secret-path"), "{}", shown(&action));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Secrets of webhook actions in a cluster: those that are referred to are read, and no others.
+//! Webhook actions in a cluster: Secrets that are referred to are read, and no others; endpoints are told; deliveries go with
+//! an action that deletes them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::charts::{PRODUCTION, render};
 use super::{SOON, World};
-use crate::harness::{Bus, Launch, eventually};
+use crate::harness::{Answer, Bus, Launch, Receiver, eventually};
+use crate::webhook_health::try_out;
 
 /// A value that occurs nowhere else.
 const TOKEN: &str = "xyzzy-plugh-2718";
@@ -145,4 +147,116 @@ async fn the_controllers_read_the_secrets_that_the_chart_names_and_say_which_the
     ] {
         assert!(!may(verb, what), "{verb} {what}");
     }
+}
+
+/// One failure opens the breaker, for a second.
+const DELIVERED: &str = "
+apiVersion: cornjacket.io/v1alpha1
+kind: WebhookAction
+metadata: {name: NAME}
+spec:
+  source: {prefixes: [room.]}
+  url: URL
+  deletionPolicy: POLICY
+  circuitBreaker: {failures: 1, cooldown: 1s}
+  retry: {maxAttempts: 20, backoff: [100ms]}
+---
+";
+
+impl World {
+    fn deliver_to(&self, name: &str, url: &str, policy: &str) {
+        self.apply(&DELIVERED.replace("NAME", name).replace("URL", url).replace("POLICY", policy));
+    }
+
+    async fn until_endpoint_is(&self, name: &str, reason: &str) {
+        eventually(SOON, || async {
+            let is = self.condition("webhookaction", name, "EndpointHealthy").ok_or("no condition")?;
+            if is.1 == reason { Ok(()) } else { Err(format!("{is:?}")) }
+        })
+        .await;
+    }
+
+    /// Reasons of the Events about an action, and how often each was told.
+    fn told_of(&self, name: &str) -> Vec<(String, u64)> {
+        let events: Value = serde_json::from_str(&self.kubectl(&["get", "events.events.k8s.io", "-o", "json"])).unwrap();
+        let about = events["items"].as_array().unwrap().iter().filter(|event| event["regarding"]["name"] == name);
+        let times = |event: &Value| event["series"]["count"].as_u64().unwrap_or(1);
+        let mut told: Vec<_> =
+            about.map(|event| (event["reason"].as_str().unwrap_or_default().to_owned(), times(event))).collect();
+        told.sort();
+        told
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_stops_and_comes_back_is_told_once_each_and_its_action_stays_ready() {
+    let (world, receiver) = (World::new("webhooks-health", Bus::Embedded).await, Receiver::start().await);
+    let _controllers = world.controllers("").await;
+    let act = world.platform.act("").ready().await;
+    world.deliver_to("tell", &receiver.url("/hook"), "Retain");
+    world.until_ready_is("webhookaction", "tell", "True", "Available").await;
+    world.until_endpoint_is("tell", "NotTried").await;
+    receiver.script("/hook", [Answer::status(500)]);
+    try_out(&act, "tell").await;
+    world.until_endpoint_is("tell", "CircuitOpen").await;
+    let shown = world.kubectl(&["get", "webhookaction", "tell"]);
+    let line: Vec<&str> = shown.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(line[1..5], ["True", "Available", receiver.url("/hook").as_str(), "False"], "{shown}");
+    // Several probes fail meanwhile.
+    receiver.until("/hook", 3, SOON).await;
+    receiver.script("/hook", [Answer::status(204)]);
+    world.until_endpoint_is("tell", "EndpointAnswers").await;
+    let once = ["Available", "CircuitOpen", "EndpointAnswers"].map(|reason| (reason.to_owned(), 1));
+    eventually(SOON, || async {
+        let told = world.told_of("tell");
+        if told == once { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deliveries_go_with_an_action_that_deletes_them_and_stay_where_they_are_retained() {
+    let (world, receiver) = (World::new("webhooks-deleted", Bus::Embedded).await, Receiver::start().await);
+    let _controllers = world.controllers("").await;
+    let mut act = world.platform.act("").ready().await;
+    for (name, policy) in [("goes", "Delete"), ("stays", "Retain"), ("lost", "Delete")] {
+        world.deliver_to(name, &receiver.url(&format!("/{name}")), policy);
+        world.until_ready_is("webhookaction", name, "True", "Available").await;
+        try_out(&act, name).await;
+    }
+    receiver.until("/goes", 1, SOON).await;
+    // More than one page, all but the first never attempted.
+    let copied = sqlx::query(
+        "INSERT INTO delivery (delivery_id, action, event_id, event_type, aggregate_id, shard, position, body, status,
+                               next_attempt_at)
+         SELECT gen_random_uuid(), action, gen_random_uuid(), event_type, aggregate_id, shard, position, body, 'pending',
+                now() + interval '1 hour'
+           FROM delivery, generate_series(1, 5000)",
+    );
+    assert_eq!(copied.execute(&world.pool).await.unwrap().rows_affected(), 15_000);
+    let count = async |name: &str| -> i64 {
+        let count = sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM delivery WHERE action = $1) + (SELECT count(*) FROM action_config WHERE action = $1)",
+        );
+        count.bind(name).fetch_one(&world.pool).await.unwrap()
+    };
+    assert_eq!(world.get("webhookaction", "stays").unwrap()["metadata"]["finalizers"], Value::Null);
+    world.kubectl(&["delete", "webhookaction", "goes", "--timeout=60s"]);
+    assert_eq!(count("goes").await, 0, "nothing of it is left");
+    world.kubectl(&["delete", "webhookaction", "stays", "--timeout=60s"]);
+    // Who delivers is gone: what it had under way ends nowhere.
+    act.kill9();
+    sqlx::query("UPDATE delivery SET claimed_by = gen_random_uuid(), claimed_until = now() WHERE action = 'lost'")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    world.kubectl(&["delete", "webhookaction", "lost", "--timeout=60s"]);
+    assert_eq!(count("lost").await, 0, "nothing of it is left");
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM delivery WHERE action = 'stays'")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(kept, 5_001, "its records are kept");
+    let told = world.kubectl(&["get", "events.events.k8s.io"]);
+    assert!(!told.contains("DeletionAbandoned"), "{told}");
 }

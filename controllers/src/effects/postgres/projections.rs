@@ -117,6 +117,6 @@ pub enum Deletion {
     Done,
     /// There may be more rows.
     More,
-    /// A handler that is alive still feeds them.
+    /// A process that is alive still feeds them.
     Fed,
 }

@@ -10,6 +10,7 @@ use super::Identity;
 use crate::plan::Registered;
 use crate::projection::migration::rows::Rows;
 use crate::status::{Ack, Instance, Progress, StatusRow};
+use crate::webhook_action::status::Endpoint;
 
 pub(super) fn read_identity(row: &PgRow) -> Result<Identity, sqlx::Error> {
     Ok(Identity { name: row.try_get("name")?, replica: row.try_get("replica")? })
@@ -70,6 +71,11 @@ pub(super) fn read_progress(row: &PgRow) -> Result<(String, Progress), sqlx::Err
         behind: row.try_get("behind")?,
     };
     Ok((row.try_get("projection_type")?, progress))
+}
+
+pub(super) fn read_endpoint(row: &PgRow) -> Result<(String, Endpoint), sqlx::Error> {
+    let (disabled, healthy, message) = (row.try_get("disabled")?, row.try_get("healthy")?, row.try_get("message")?);
+    Ok((row.try_get("action")?, Endpoint { disabled, healthy, message }))
 }
 
 pub(super) fn read_status(row: &PgRow, namespace: &str) -> Result<Option<(ResourceKey, StatusRow)>, sqlx::Error> {

@@ -7,7 +7,7 @@ use crds::secret::{PlatformKey, SecretSlice};
 use super::super::secrets::{Found, State};
 use super::*;
 use crate::plan::Registered;
-use crate::testing::key;
+use crate::testing::{action, key};
 
 const NAMESPACE: &str = "default";
 
@@ -31,19 +31,12 @@ fn secrets(values: &[(&str, &str)]) -> Secrets {
 }
 
 fn spec(versions: &[SecretVersion]) -> Compiled {
-    let spec = serde_json::json!({
-        "kind": "WebhookAction", "source": {}, "url": "https://example.com/", "timeoutMs": 1, "ordering": "None",
-        "retry": {"maxAttempts": 1, "backoffMs": [1], "jitter": "None"}, "deduplication": {"windowMs": 1},
-        "rateLimit": {"deliveries": 1, "perMs": 1, "maxWaiting": 1, "maxWaitMs": 1},
-        "circuitBreaker": {"failures": 1, "cooldownMs": 1},
-    });
-    let Ok(Compiled::WebhookAction(mut action)) = serde_json::from_value(spec) else { panic!("an action") };
     let header = |version: &SecretVersion| crds::registration::Header {
         name: "x".into(),
         value: HeaderValue::Secret(version.clone()),
     };
-    action.headers = versions.iter().map(header).collect();
-    Compiled::WebhookAction(action)
+    let headers = versions.iter().map(header).collect();
+    Compiled::WebhookAction(Box::new(crds::registration::WebhookAction { headers, ..action() }))
 }
 
 fn register(name: &str, versions: &[SecretVersion]) -> Step {
