@@ -47,10 +47,10 @@ pub struct UpArgs {
     /// Port of `GET /api/v1/projections`
     #[arg(long, env = "CORNJACKET_QUERY_PORT", default_value_t = 8081, value_name = "PORT")]
     query_port: u16,
-    /// Port of webhook actions and of dead letters (/api/v1/dead-letters)
+    /// Port of webhook deliveries (/api/v1/deliveries) and of dead letters (/api/v1/dead-letters)
     #[arg(long, env = "CORNJACKET_ACTIONS_PORT", default_value_t = 8082, value_name = "PORT")]
     actions_port: u16,
-    /// Database of the outbox and the event store. With any of the three URLs no private PostgreSQL is started
+    /// Database of the outbox and the event store. With any of the URLs of databases no private PostgreSQL is started
     #[arg(long, env = "INGESTION_DATABASE_URL", value_parser = DatabaseUrl, hide_env_values = true, value_name = "URL")]
     ingestion_database_url: Option<SecretString>,
     /// Database of the projections (default: the ingestion database)
@@ -190,7 +190,7 @@ async fn serve(
         });
     }
     database_url::write(&args.data_dir, &urls.eventhandler)?;
-    steps.say(&format!("Starting the roles: ingest, relay, handle, query, controllers ({} bus)", bus.name()));
+    steps.say(&format!("Starting the roles: ingest, relay, handle, query, act, controllers ({} bus)", bus.name()));
     let drain = Duration::from_secs(args.drain_seconds);
     let ports = roles::start(&args, &process, bus, &urls).await?;
     let (readiness, resources) = (process.readiness.clone(), args.resources.clone());
