@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crds::registration::{
-    CircuitBreaker, Deduplication, Fold, Kind, OnError, Projection, RateLimit, Rebuild, ResourceKey, Retry, Source, StartFrom,
-    Topic, WebhookAction,
+    CircuitBreaker, Deduplication, Fold, Kind, OnError, Projection, RateLimit, Rebuild, ResourceKey, Retry, Source,
+    StartFrom, Topic, WebhookAction,
 };
 use crds::webhook_action::{Jitter, Ordering};
 

@@ -8,8 +8,7 @@ use crate::controllers_world::{SOON, manifest};
 use crate::harness::{Answer, Bus, Launch, Platform, Process, Receiver, eventually, fresh_database, http};
 
 /// One failure opens the breaker, and no delivery is tried twice.
-const CAREFUL: &str =
-    "circuitBreaker: {failures: 1, cooldown: 1h}, retry: {maxAttempts: 1}";
+const CAREFUL: &str = "circuitBreaker: {failures: 1, cooldown: 1h}, retry: {maxAttempts: 1}";
 
 /// Delivers a test event to an endpoint.
 pub async fn try_out(act: &Process, action: &str) {
@@ -52,10 +51,12 @@ fn get(platform: &Platform) -> String {
 
 #[tokio::test]
 async fn an_endpoint_is_told_as_deliveries_show_it_and_its_action_stays_ready() {
-    let (receiver, platform) = (Receiver::start().await, Platform::new("health", fresh_database().await, Bus::Embedded));
-    let _controllers: Process = platform.controllers().ready().await;
-    let launch: Launch = platform.act("");
-    let act = launch.ready().await;
+    let (receiver, platform) =
+        (Receiver::start().await, Platform::new("health", fresh_database().await, Bus::Embedded));
+    // Deliveries are in a database of their own.
+    let deliveries = fresh_database().await;
+    let on_it = |launch: Launch| launch.env("ACTIONS_DATABASE_URL", &deliveries.url);
+    let (_controllers, act) = (on_it(platform.controllers()).ready().await, on_it(platform.act("")).ready().await);
     let spec = format!("{{source: {{prefixes: [a.]}}, url: '{}', {CAREFUL}}}", receiver.url("/hook"));
     std::fs::write(platform.resources().join("action.yaml"), manifest("WebhookAction", "tell", &spec)).unwrap();
     until(&platform, "Ready", "True", "Available").await;

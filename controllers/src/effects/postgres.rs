@@ -35,8 +35,9 @@ const LOCK: i32 = 0x636a_6374;
 /// A step at the database failed. Transient: sit down again with backoff.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    #[error("cannot connect to the database")]
-    Connect(#[source] sqlx::Error),
+    /// `at` says which one: a platform may have several.
+    #[error("cannot connect to the database {at}")]
+    Connect { at: String, source: sqlx::Error },
     #[error("cannot {doing}")]
     Statement { doing: &'static str, source: sqlx::Error },
     #[error("the database does not answer within {} s", .0.as_secs())]
@@ -49,6 +50,20 @@ pub enum DatabaseError {
 
 fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> DatabaseError {
     move |source| DatabaseError::Statement { doing, source }
+}
+
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, DatabaseError> {
+    let failed = |source| DatabaseError::Connect { at: place(options), source };
+    PgConnection::connect_with(options).await.map_err(failed)
+}
+
+/// `cornjacket at host:5432`, without who connects.
+fn place(options: &PgConnectOptions) -> String {
+    let name = options.get_database().unwrap_or_else(|| options.get_username());
+    match options.get_socket() {
+        Some(socket) => format!("{name} at {}", socket.display()),
+        None => format!("{name} at {}:{}", options.get_host(), options.get_port()),
+    }
 }
 
 /// Adds to connection options what a controller wants: no statement waits for long, a dead peer is noticed.
@@ -93,7 +108,7 @@ pub struct Seat {
 impl Seat {
     /// Connects, without taking the lock yet.
     pub async fn connect(options: &PgConnectOptions, namespace: &str) -> Result<Self, DatabaseError> {
-        let connection = PgConnection::connect_with(options).await.map_err(DatabaseError::Connect)?;
+        let connection = connect(options).await?;
         let namespace = namespace.to_owned();
         Ok(Self {
             connection,

@@ -64,7 +64,8 @@ pub fn announce(key: &ResourceKey, origin: &str, status: &Value, before: Option<
 /// The transitions that people are told of: of `Ready` each but those on the way, and when an endpoint stops taking deliveries
 /// and takes them again.
 pub fn news(status: &Value, before: Option<&Value>) -> Vec<Said> {
-    let both = |condition| (before.map(|was| Said::of(condition, was)).unwrap_or_default(), Said::of(condition, status));
+    let both =
+        |condition| (before.map(|was| Said::of(condition, was)).unwrap_or_default(), Said::of(condition, status));
     let (was, is) = both(ConditionType::Ready);
     let ready = (is.differs(&was) && !is.is_on_the_way()).then_some(is);
     let (was, is) = both(ConditionType::EndpointHealthy);

@@ -22,7 +22,8 @@ pub struct Endpoint {
 
 /// Whether the endpoint of an action takes deliveries.
 pub fn finding(action: &str, endpoint: Option<&Endpoint>) -> Finding {
-    let finding = |status, reason, message: String| Finding::new(ConditionType::EndpointHealthy, status, reason, message);
+    let finding =
+        |status, reason, message: String| Finding::new(ConditionType::EndpointHealthy, status, reason, message);
     let untried = Endpoint::default();
     let endpoint = endpoint.unwrap_or(&untried);
     if let Some(why) = &endpoint.disabled {

@@ -257,7 +257,8 @@ mod tests {
         };
         assert_eq!(cells(&action), ["tell", "True", "Available", "hooks.example.com:8443", "-", "0s", "runs"]);
         let conditions = action.status["conditions"].as_array_mut().expect("a list");
-        conditions.push(json!({"type": "EndpointHealthy", "status": "False", "reason": "CircuitOpen", "message": "500"}));
+        conditions
+            .push(json!({"type": "EndpointHealthy", "status": "False", "reason": "CircuitOpen", "message": "500"}));
         assert_eq!(cells(&action), ["tell", "True", "Available", "hooks.example.com:8443", "False", "0s", "500"]);
         action.status["conditions"][0]["status"] = json!("False");
         assert!(shown(&action).contains("runs") && !shown(&action).contains("secret-path"), "{}", shown(&action));

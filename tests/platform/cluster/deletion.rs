@@ -14,7 +14,7 @@ const GONE: Duration = Duration::from_mins(1);
 
 pub const ROWS: &str = "SELECT count(*) FROM projections WHERE projection_type = 'room_state'";
 
-const ACTION: &str = "
+pub const ACTION: &str = "
 apiVersion: cornjacket.io/v1alpha1
 kind: WebhookAction
 metadata: {name: tell}

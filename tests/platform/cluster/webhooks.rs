@@ -178,7 +178,8 @@ impl World {
 
     /// Reasons of the Events about an action, and how often each was told.
     fn told_of(&self, name: &str) -> Vec<(String, u64)> {
-        let events: Value = serde_json::from_str(&self.kubectl(&["get", "events.events.k8s.io", "-o", "json"])).unwrap();
+        let events: Value =
+            serde_json::from_str(&self.kubectl(&["get", "events.events.k8s.io", "-o", "json"])).unwrap();
         let about = events["items"].as_array().unwrap().iter().filter(|event| event["regarding"]["name"] == name);
         let times = |event: &Value| event["series"]["count"].as_u64().unwrap_or(1);
         let mut told: Vec<_> =

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
+use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
 
-use super::{DatabaseError, LOCK, Seat, failed, options};
+use super::{DatabaseError, LOCK, Seat, connect, failed, options};
 
 /// Longest wait for an answer that is due at once.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -55,8 +55,7 @@ impl Guard {
         let mut connection = if let Some(connection) = self.connection.take() {
             connection
         } else {
-            let connecting = PgConnection::connect_with(&self.database);
-            soon(async { connecting.await.map_err(DatabaseError::Connect) }).await?
+            soon(connect(&self.database)).await?
         };
         soon(still_seated(&mut connection, &self.badge)).await?;
         self.connection = Some(connection);

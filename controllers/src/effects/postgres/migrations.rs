@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::guard::{self, Badge, soon};
-use super::{DatabaseError, catalog, failed, options, series};
+use super::{DatabaseError, catalog, connect, failed, options, series};
 use crate::crash;
 use crate::projection::migration::series::Tables;
 use crate::projection::migration::{Catalog, Plan, Step, Way};
@@ -75,8 +75,7 @@ impl Migrator {
         let database = options(database)
             .application_name("cornjacket migrations")
             .options([("statement_timeout", "0"), ("idle_session_timeout", "15s")]);
-        let connecting = PgConnection::connect_with(&database);
-        let mut connection = soon(async { connecting.await.map_err(DatabaseError::Connect) }).await?;
+        let mut connection = soon(connect(&database)).await?;
         // A server that looks after its client gives up a build nobody waits for any more; one that cannot ends it later.
         let _ = sqlx::query("SET client_connection_check_interval = '2s'").execute(&mut connection).await;
         Ok(Self { connection, badge, books })
