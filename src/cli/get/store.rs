@@ -10,6 +10,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgPool, Row};
 
 use crate::dead_letters::EVENT_HANDLER;
+use crate::time_series::TSDB_WRITER;
 
 /// A resource as declared or registered.
 pub struct Entry {
@@ -144,7 +145,10 @@ fn entry(
     let projection_type =
         registered.as_ref().filter(|_| kind == Kind::Projection).and_then(|r| r.spec["type"].as_str());
     let progress = projection_type.and_then(|name| progress.get(name)).cloned();
-    let letters = |name: &str| waiting.get(&(EVENT_HANDLER.to_owned(), Some(name.to_owned()))).copied().unwrap_or(0);
+    let letters = |name: &str| -> i64 {
+        let of = |consumer: &str| waiting.get(&(consumer.to_owned(), Some(name.to_owned()))).copied().unwrap_or(0);
+        of(EVENT_HANDLER) + of(TSDB_WRITER)
+    };
     let dead_letters = projection_type.map(letters);
     Ok(Some(Entry {
         kind,

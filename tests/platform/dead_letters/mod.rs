@@ -9,6 +9,7 @@ mod lists;
 mod messages;
 mod order;
 mod relayed;
+mod series;
 
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -5,4 +5,4 @@ mod faults;
 mod queries;
 mod rows;
 mod tables;
-mod world;
+pub mod world;
