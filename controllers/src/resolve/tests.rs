@@ -267,7 +267,7 @@ fn the_samples_all_run() {
         }));
     }
     let resolutions = resolve(&set, &Registrations::new(), &Secrets::default());
-    assert_eq!(resolutions.len(), 8);
+    assert_eq!(resolutions.len(), 9);
     for resolution in resolutions {
         assert!(resolution.outcome.to_run().is_some(), "{resolution:?}");
     }
