@@ -19,7 +19,7 @@ fn the_samples_are_valid_and_complete() {
         kinds.extend(reading.manifests.iter().map(|m| m.resource.kind()));
     }
     let count = |kind| kinds.iter().filter(|k| **k == kind).count();
-    assert_eq!((count(Kind::Topic), count(Kind::EventType), count(Kind::Projection)), (3, 3, 2));
+    assert_eq!((count(Kind::Topic), count(Kind::EventType), count(Kind::Projection)), (3, 3, 3));
 }
 
 #[test]
