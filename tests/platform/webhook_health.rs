@@ -53,7 +53,8 @@ fn get(platform: &Platform) -> String {
 async fn an_endpoint_is_told_as_deliveries_show_it_and_its_action_stays_ready() {
     let (receiver, platform) =
         (Receiver::start().await, Platform::new("health", fresh_database().await, Bus::Embedded));
-    // Deliveries are in a database of their own.
+    // Somebody lives in the database that `get` reads; deliveries are in one of their own.
+    let _relay = platform.relay("").ready().await;
     let deliveries = fresh_database().await;
     let on_it = |launch: Launch| launch.env("ACTIONS_DATABASE_URL", &deliveries.url);
     let (_controllers, act) = (on_it(platform.controllers()).ready().await, on_it(platform.act("")).ready().await);
