@@ -101,5 +101,15 @@ mod tests {
         write("b", "two");
         let both = databases(&names(&["a", "b"]), Some(dir.path()), &one()).expect("two");
         assert_eq!(both["b"].ingestion.expose_secret(), "postgres://u:hunter2@host/two");
+        assert_eq!(both["b"].actions.expose_secret(), both["b"].eventhandler.expose_secret(), "unless it is named");
+        let own = |namespace: &str, database: &str| {
+            let file = dir.path().join(namespace).join("ACTIONS_DATABASE_URL");
+            std::fs::write(file, format!("postgres://u:hunter2@host/{database}")).expect("our own directory");
+        };
+        own("b", "three");
+        let both = databases(&names(&["a", "b"]), Some(dir.path()), &one()).expect("three");
+        assert_eq!(both["b"].actions.expose_secret(), "postgres://u:hunter2@host/three");
+        own("b", "one");
+        assert!(error(&["a", "b"]).contains("the namespaces a and b name one database"));
     }
 }
