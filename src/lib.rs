@@ -15,6 +15,7 @@
 
 pub mod database;
 pub mod event;
+pub mod expression;
 pub mod registry;
 
 pub mod actions;

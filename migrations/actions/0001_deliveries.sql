@@ -13,6 +13,8 @@ CREATE TABLE action_cursor (
 CREATE TABLE action_config (
     -- metadata.name of the WebhookAction.
     action      varchar(253) NOT NULL PRIMARY KEY,
+    -- Where to: what is known below is about this endpoint. Null until the action is loaded.
+    url         text,
     -- Events accepted before this are not delivered: when the action was first loaded.
     since       timestamptz  NOT NULL DEFAULT now(),
     -- disabled: nothing is delivered until it is enabled; deliveries wait.

@@ -211,16 +211,12 @@ fn causes(error: &reqwest::Error) -> String {
     } else {
         "the request failed"
     };
-    let mut text = what.to_owned();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let said = cause.to_string();
-        if !text.ends_with(&said) {
-            text = format!("{text}: {said}");
-        }
-        source = cause.source();
+    // What is between says where in the library it was noticed.
+    let mut innermost: &dyn Error = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
     }
-    text
+    format!("{what}: {innermost}")
 }
 
 /// What a text column takes.

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 /// Networks that are not dialled, and what they are.
-const REFUSED: [(&str, &str); 31] = [
+const REFUSED: [(&str, &str); 30] = [
     ("0.0.0.0/8", "this host"),
     ("10.0.0.0/8", "private"),
     ("100.64.0.0/10", "shared by a carrier"),
@@ -29,7 +29,6 @@ const REFUSED: [(&str, &str); 31] = [
     ("224.0.0.0/4", "multicast"),
     ("240.0.0.0/4", "reserved or broadcast"),
     ("::/96", "unspecified, loopback, or carries an IPv4 address"),
-    ("64:ff9b::/96", "carries an IPv4 address (NAT64)"),
     ("64:ff9b:1::/48", "carries an IPv4 address (NAT64)"),
     ("100::/64", "discarded"),
     ("100:0:0:1::/64", "discarded"),
@@ -81,12 +80,15 @@ impl Guard {
     }
 }
 
-/// An IPv4 address is judged as such, however it is written.
+/// An IPv4 address is judged as such, however it is written: also one that NAT64 (RFC 6052) translates, which is how networks
+/// without IPv4 reach the rest of the internet.
 fn plain(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4),
-        IpAddr::V4(_) => address,
-    }
+    let IpAddr::V6(v6) = address else { return address };
+    let within = match v6.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))),
+        _ => v6.to_ipv4_mapped(),
+    };
+    within.map_or(address, IpAddr::V4)
 }
 
 /// The loopback networks, for who runs the platform and the receiver on one machine.
@@ -107,9 +109,16 @@ mod tests {
     #[test]
     fn addresses_of_the_public_internet_are_dialled_and_no_others() {
         let guard = Guard::new(Vec::new());
-        for public in
-            ["1.1.1.1", "8.8.8.8", "172.15.255.255", "172.32.0.1", "100.128.0.0", "2606:4700::1111", "::ffff:1.1.1.1"]
-        {
+        for public in [
+            "1.1.1.1",
+            "8.8.8.8",
+            "172.15.255.255",
+            "172.32.0.1",
+            "100.128.0.0",
+            "2606:4700::1111",
+            "::ffff:1.1.1.1",
+            "64:ff9b::101:101",
+        ] {
             assert_eq!(check(&guard, public), Ok(()), "{public}");
         }
         for special in [

@@ -88,7 +88,10 @@ impl Loader {
                     known.cloned()
                 }
             };
-            if known.is_some_and(|known| endpoint.as_ref().is_some_and(|now| now.url != known.url)) {
+            if let Some(now) = &endpoint
+                && known.is_none_or(|known| now.url != known.url)
+                && store::is_another(&self.pool, name, now.url.as_str()).await?
+            {
                 self.reset(name).await;
             }
             next.by_name.extend(endpoint.map(|endpoint| (name.clone(), endpoint)));

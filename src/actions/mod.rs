@@ -32,7 +32,6 @@ mod upkeep;
 mod verdict;
 mod wake;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,7 +149,6 @@ impl Actions {
             state: self.state.clone(),
             done: ended,
             settled,
-            healthy: BTreeSet::new(),
         };
         lifecycle.spawn(Stage::Handle, "actions.settle", settler.run());
         let dispatcher = dispatch::Dispatcher {

@@ -1,10 +1,11 @@
 //! A WebhookAction's expressions, compiled once when it is loaded, and what they make of an event. Pure.
 
-use crds::language::expression::{Bindings, EventParts, Expression, Scope, event_value};
+use crds::language::expression::{Bindings, Expression, Scope};
 use crds::registration::{Source, WebhookAction};
 use serde_json::Value;
 
 use crate::event::StoredEvent;
+use crate::expression;
 
 /// Largest body of a request, in bytes.
 pub const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
@@ -92,7 +93,7 @@ impl Program {
     /// What expressions see; made only where there is one.
     fn bindings(&self, event: &StoredEvent) -> Option<Bindings> {
         let any = self.when.is_some() || self.body.is_some() || self.key.is_some();
-        any.then(|| Bindings::new(&as_value(event), None))
+        any.then(|| Bindings::new(&expression::event(event), None))
     }
 
     fn is_wanted(&self, bindings: Option<&Bindings>) -> Result<bool, ProgramError> {
@@ -130,18 +131,6 @@ fn evaluate(
 /// Neither name has a line break in it that could be taken for this one: it is not text that a name may have.
 fn default_key(event: &StoredEvent) -> String {
     format!("{}\n{}", event.event_type, event.aggregate_id)
-}
-
-fn as_value(event: &StoredEvent) -> cel::Value {
-    event_value(&EventParts {
-        event_id: &event.event_id.to_string(),
-        event_type: &event.event_type,
-        aggregate_id: &event.aggregate_id,
-        timestamp: event.timestamp,
-        ingested_at: event.ingested_at,
-        payload: &event.payload,
-        metadata: &event.metadata,
-    })
 }
 
 /// A value within a sentence.

@@ -1,6 +1,6 @@
 //! What came of attempts is kept: many at a time, in one statement, for as long as it takes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::endpoint::Endpoint;
 use super::state::breaker::{Change, Report};
 use super::state::{State, StateError};
 use super::store::attempts::{self as store, Ended};
-use super::store::endpoints::tell_health;
+use super::store::endpoints::{tell_healthy, tell_trouble};
 use super::verdict::{self, Verdict};
 use crate::database::within;
 
@@ -46,8 +46,6 @@ pub(super) struct Settler {
     pub state: State,
     pub done: mpsc::Receiver<Done>,
     pub settled: mpsc::Sender<Settled>,
-    /// Endpoints of which it is known that they are healthy.
-    pub healthy: BTreeSet<String>,
 }
 
 impl Settler {
@@ -103,63 +101,55 @@ impl Settler {
         rows.iter().for_each(record);
     }
 
-    /// Tells the breakers, and what they make of it.
-    async fn tell(&mut self, ended: &[(Arc<Endpoint>, Ended)]) {
+    /// Tells the breakers, and what they make of it. What cannot be told is no reason to stop: it shows again.
+    async fn tell(&self, ended: &[(Arc<Endpoint>, Ended)]) {
         let mut by_action: BTreeMap<&str, (&Arc<Endpoint>, Vec<&Ended>)> = BTreeMap::new();
         for (endpoint, ended) in ended {
             by_action.entry(endpoint.name()).or_insert((endpoint, Vec::new())).1.push(ended);
         }
+        let mut healthy = Vec::new();
         for (action, (endpoint, ended)) in by_action {
-            let reports: Vec<Report> = ended.iter().map(|ended| verdict::report(&ended.attempt.answer)).collect();
-            if let Err(error) = self.tell_one(action, endpoint, &reports, &ended).await {
-                warn!(action, %error, "the breaker could not be told how attempts ended");
+            match self.tell_one(action, endpoint, &ended).await {
+                Ok(true) => healthy.push(action),
+                Ok(false) => {}
+                Err(error) => warn!(action, %error, "the breaker could not be told how attempts ended"),
             }
+        }
+        if !healthy.is_empty()
+            && let Err(error) = within(DEADLINE, tell_healthy(&self.pool, &healthy)).await
+        {
+            warn!(%error, "it could not be noted that endpoints take deliveries");
         }
     }
 
-    async fn tell_one(
-        &mut self,
-        action: &str,
-        endpoint: &Endpoint,
-        reports: &[Report],
-        ended: &[&Ended],
-    ) -> Result<(), SettleError> {
+    /// True where the endpoint takes deliveries.
+    async fn tell_one(&self, action: &str, endpoint: &Endpoint, ended: &[&Ended]) -> Result<bool, SettleError> {
         let now = Utc::now();
-        let change = self.state.report(action, endpoint.threshold(), reports, now.timestamp_millis()).await?;
-        match change {
-            Change::Opened { until } => {
-                let why = ended.iter().rev().find_map(|ended| ended.why()).unwrap_or_default();
-                let cooldown = (until - now.timestamp_millis()) / 1_000;
-                warn!(
-                    action,
-                    why,
-                    cooldown_seconds = cooldown,
-                    "too many failures in a row: the breaker is open, deliveries wait"
-                );
-                counter!("cornjacket_breaker_opened_total", "action" => action.to_owned()).increment(1);
-                gauge!("cornjacket_breaker_open", "action" => action.to_owned()).set(1.0);
-                let message = format!("too many failures in a row, it is tried again every {cooldown} s: {why}");
-                tell_health(&self.pool, action, Some(&message)).await?;
-                self.healthy.remove(action);
-            }
-            Change::Closed => {
-                info!(action, "the endpoint takes deliveries again: the breaker is closed");
-                self.is_healthy(action).await?;
-            }
-            Change::None => {
-                if !self.healthy.contains(action) && reports.contains(&Report::Succeeded) {
-                    self.is_healthy(action).await?;
-                }
-            }
+        let reports: Vec<Report> = ended.iter().map(|ended| verdict::report(&ended.attempt.answer)).collect();
+        let change = self.state.report(action, endpoint.threshold(), &reports, now.timestamp_millis()).await?;
+        if let Change::Opened { until } = change {
+            let why = ended.iter().rev().find_map(|ended| ended.why()).unwrap_or_default();
+            let cooldown = (until - now.timestamp_millis()) / 1_000;
+            warn!(
+                action,
+                why,
+                cooldown_seconds = cooldown,
+                "too many failures in a row: the breaker is open, deliveries wait"
+            );
+            counter!("cornjacket_breaker_opened_total", "action" => action.to_owned()).increment(1);
+            gauge!("cornjacket_breaker_open", "action" => action.to_owned()).set(1.0);
+            let message = format!("too many failures in a row, one attempt is made every {cooldown} s: {why}");
+            within(DEADLINE, tell_trouble(&self.pool, action, &message)).await?;
+            return Ok(false);
         }
-        Ok(())
-    }
-
-    async fn is_healthy(&mut self, action: &str) -> Result<(), sqlx::Error> {
-        gauge!("cornjacket_breaker_open", "action" => action.to_owned()).set(0.0);
-        tell_health(&self.pool, action, None).await?;
-        self.healthy.insert(action.to_owned());
-        Ok(())
+        if change == Change::Closed {
+            info!(action, "the endpoint takes deliveries again: the breaker is closed");
+        }
+        let healthy = reports.contains(&Report::Succeeded);
+        if healthy {
+            gauge!("cornjacket_breaker_open", "action" => action.to_owned()).set(0.0);
+        }
+        Ok(healthy)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What happens to deliveries as time passes: claims of the dead are freed, what waits too long expires, what is old is
 //! forgotten; and the event store is told what has been read.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,21 @@ use crate::database::within;
 const EVERY: Duration = Duration::from_secs(2);
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Rounds in which several processes deliver before that is said: for a while they do at every rollout.
+const SEVERAL: u32 = 60;
+
+/// What one round remembers for the next.
+#[derive(Default)]
+struct Notes {
+    /// Positions that the event store was told last.
+    reported: Vec<i64>,
+    /// Rounds in a row in which several processes delivered.
+    together: u32,
+    warned: bool,
+    /// Actions that have gauges.
+    measured: BTreeSet<String>,
+}
+
 pub(super) struct Upkeep {
     pub pool: PgPool,
     pub ingestion: PgPool,
@@ -34,11 +50,10 @@ pub(super) struct Upkeep {
 
 impl Upkeep {
     pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
-        let (mut failing, mut warned, mut reported) = (false, false, Vec::new());
+        let (mut failing, mut notes) = (false, Notes::default());
         while !stop.is_cancelled() {
-            let Some(ended) = stop
-                .run_until_cancelled(within::<_, sqlx::Error>(DEADLINE, self.round(&mut reported, &mut warned)))
-                .await
+            let Some(ended) =
+                stop.run_until_cancelled(within::<_, sqlx::Error>(DEADLINE, self.round(&mut notes))).await
             else {
                 break;
             };
@@ -55,12 +70,16 @@ impl Upkeep {
         Ok(())
     }
 
-    async fn round(&self, reported: &mut Vec<i64>, warned: &mut bool) -> Result<(), sqlx::Error> {
-        if self.alone && store::processes(&self.pool).await? > 1 && !std::mem::replace(warned, true) {
-            warn!(
-                "several processes deliver, each with limits, breakers and keys of its own: give all of them one Redis \
-                 (--redis-url, REDIS_URL)"
-            );
+    async fn round(&self, notes: &mut Notes) -> Result<(), sqlx::Error> {
+        if self.alone && !notes.warned {
+            notes.together = if store::processes(&self.pool).await? > 1 { notes.together + 1 } else { 0 };
+            if notes.together > SEVERAL {
+                notes.warned = true;
+                warn!(
+                    "several processes deliver, each with limits, breakers and keys of its own: give all of them one \
+                     Redis (--redis-url, REDIS_URL)"
+                );
+            }
         }
         let freed = store::free_lost(&self.pool).await?;
         if freed > 0 {
@@ -72,11 +91,11 @@ impl Upkeep {
         self.cancel().await?;
         let seconds = i64::try_from(self.keep.as_secs()).unwrap_or(i64::MAX);
         counter!("cornjacket_deliveries_forgotten_total").increment(store::forget(&self.pool, seconds).await?);
-        self.measure(&endpoints).await?;
+        self.measure(&endpoints, &mut notes.measured).await?;
         let positions = CURSORS.positions(&self.pool).await?;
-        if *reported != positions {
+        if notes.reported != positions {
             event_store::report_reader(&self.ingestion, CURSORS.group(), &positions).await?;
-            *reported = positions;
+            notes.reported = positions;
         }
         Ok(())
     }
@@ -105,13 +124,23 @@ impl Upkeep {
         Ok(())
     }
 
-    async fn measure(&self, endpoints: &Endpoints) -> Result<(), sqlx::Error> {
+    /// Of actions that are gone, nothing waits.
+    async fn measure(&self, endpoints: &Endpoints, measured: &mut BTreeSet<String>) -> Result<(), sqlx::Error> {
         let actions: Vec<&str> = endpoints.by_name.keys().map(String::as_str).collect();
-        for (action, waiting, oldest) in store::waiting(&self.pool, &actions).await? {
-            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-            gauge!("cornjacket_deliveries_waiting", "action" => action.clone()).set(waiting as f64);
-            gauge!("cornjacket_deliveries_oldest_seconds", "action" => action).set(oldest);
+        for gone in measured.iter().filter(|action| !endpoints.by_name.contains_key(*action)) {
+            gauges(gone, 0, 0.0);
+            gauge!("cornjacket_breaker_open", "action" => gone.clone()).set(0.0);
         }
+        for (action, waiting, oldest) in store::waiting(&self.pool, &actions).await? {
+            gauges(&action, waiting, oldest);
+        }
+        *measured = endpoints.by_name.keys().cloned().collect();
         Ok(())
     }
+}
+
+fn gauges(action: &str, waiting: i64, oldest: f64) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    gauge!("cornjacket_deliveries_waiting", "action" => action.to_owned()).set(waiting as f64);
+    gauge!("cornjacket_deliveries_oldest_seconds", "action" => action.to_owned()).set(oldest);
 }

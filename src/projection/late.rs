@@ -1,12 +1,13 @@
 //! Events that a row does not have though it has later ones: pure.
 
-use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
 
 use super::fold::{FoldError, Folded, Row};
 use super::program::Program;
-use super::working::cel_form;
 use crate::event::{Shard, StoredEvent};
+use crate::expression;
 
 /// What a row does with an event that comes late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ impl Program {
     /// # Errors
     /// The filter or the key cannot be evaluated.
     pub fn key(&self, event: &StoredEvent) -> Result<Option<String>, FoldError> {
-        self.key_of(event, &|| cel_form(event))
+        self.key_of(event, &|| expression::event(event))
     }
 
     /// Folds the event that comes next in the row's order.
@@ -31,7 +32,7 @@ impl Program {
     /// # Errors
     /// It cannot be folded.
     pub fn fold_next(&self, row: Option<&Row>, event: &StoredEvent) -> Result<Folded, FoldError> {
-        self.fold(row, event, &|| cel_form(event))
+        self.fold(row, event, &|| expression::event(event))
     }
 
     /// Folds an event whose position the row may have passed already. What the row has seen stays seen.
@@ -39,12 +40,12 @@ impl Program {
     /// # Errors
     /// It cannot be folded.
     pub fn fold_late(&self, row: Option<&Row>, event: &StoredEvent, late: Late) -> Result<Folded, FoldError> {
-        let Some(row) = row else { return self.fold(None, event, &|| cel_form(event)) };
+        let Some(row) = row else { return self.fold(None, event, &|| expression::event(event)) };
         let mut unseen = Row { position: i64::MIN, positions: None, ..row.clone() };
         if late == Late::Anyhow {
             unseen.last_event_timestamp = DateTime::<Utc>::MIN_UTC;
         }
-        Ok(match self.fold(Some(&unseen), event, &|| cel_form(event))? {
+        Ok(match self.fold(Some(&unseen), event, &|| expression::event(event))? {
             Folded::Changed(after) => Folded::Changed(after.not_behind(row)),
             other => other,
         })

@@ -3,11 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
-use crds::language::expression::{EventParts, event_value};
-
 use super::fold::{FoldError, Folded, Row};
 use super::program::Program;
 use crate::event::{Shard, StoredEvent};
+use crate::expression;
 
 /// A projection that takes part in a batch.
 #[derive(Clone)]
@@ -119,20 +118,7 @@ impl<'a> Working<'a> {
 }
 
 fn form(cell: &OnceLock<cel::Value>, event: &StoredEvent) -> cel::Value {
-    cell.get_or_init(|| cel_form(event)).clone()
-}
-
-/// An event as expressions see it.
-pub(super) fn cel_form(event: &StoredEvent) -> cel::Value {
-    event_value(&EventParts {
-        event_id: &event.event_id.to_string(),
-        event_type: &event.event_type,
-        aggregate_id: &event.aggregate_id,
-        timestamp: event.timestamp,
-        ingested_at: event.ingested_at,
-        payload: &event.payload,
-        metadata: &event.metadata,
-    })
+    cell.get_or_init(|| expression::event(event)).clone()
 }
 
 fn index(shard: Shard) -> usize {

@@ -1,13 +1,14 @@
 //! A time series' definition, compiled once when it is loaded; one event to one row: pure.
 
 use chrono::{DateTime, Utc};
-use crds::language::expression::{Bindings, EventParts, Expression, Scope, event_value};
+use crds::language::expression::{Bindings, Expression, Scope};
 use crds::registration::{ColumnType, Projection, Source, TimeSeries};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::value::{Cell, ValueError, cell};
 use crate::event::{MAX_NAME_CHARS, StoredEvent};
+use crate::expression;
 
 /// What one time series does with an event.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ impl Program {
         if !self.source.matches(&event.event_type) {
             return Ok(None);
         }
-        let bindings = Bindings::new(&form(event), None);
+        let bindings = Bindings::new(&expression::event(event), None);
         if let Some(filter) = &self.filter {
             match evaluate("filter", filter, &bindings)? {
                 Value::Bool(true) => {}
@@ -115,18 +116,6 @@ fn compile(field: &str, text: &str) -> Result<Expression, String> {
 
 fn evaluate(field: &str, expression: &Expression, bindings: &Bindings) -> Result<Value, RowError> {
     expression.evaluate_in(bindings).map_err(|e| RowError::Expression { field: field.to_owned(), cause: e.to_string() })
-}
-
-fn form(event: &StoredEvent) -> cel::Value {
-    event_value(&EventParts {
-        event_id: &event.event_id.to_string(),
-        event_type: &event.event_type,
-        aggregate_id: &event.aggregate_id,
-        timestamp: event.timestamp,
-        ingested_at: event.ingested_at,
-        payload: &event.payload,
-        metadata: &event.metadata,
-    })
 }
 
 #[cfg(test)]

@@ -82,9 +82,9 @@ mod tests {
     fn what_the_last_attempts_showed_is_said() {
         let healthy = |healthy| Endpoint { healthy: Some(healthy), ..Endpoint::default() };
         is(&healthy(true), Status::True, Reason::EndpointAnswers);
-        let open = Endpoint { message: Some("it is tried again every 300 s: answered 500".into()), ..healthy(false) };
+        let open = Endpoint { message: Some("one attempt is made every 300 s: answered 500".into()), ..healthy(false) };
         let message = is(&open, Status::False, Reason::CircuitOpen);
-        assert_eq!(message, "it is tried again every 300 s: answered 500; deliveries wait meanwhile");
+        assert_eq!(message, "one attempt is made every 300 s: answered 500; deliveries wait meanwhile");
         assert!(is(&healthy(false), Status::False, Reason::CircuitOpen).starts_with("too many failures"));
     }
 

@@ -104,7 +104,7 @@ pub async fn enable(
 ) -> Result<Json<ActionRow>, ActionError> {
     let Json(Nothing {}) = body?;
     service.state.reset(&action).await?;
-    endpoints::tell_health(&service.pool, &action, None).await?;
+    endpoints::forget_health(&service.pool, &action).await?;
     switch(&service, &action, None).await
 }
 

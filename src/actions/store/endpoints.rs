@@ -34,17 +34,49 @@ pub async fn secrets(pool: &PgPool, namespace: &str) -> Result<BTreeMap<SecretVe
     Ok(rows.into_iter().map(entry).collect())
 }
 
-/// Says whether an endpoint takes deliveries, and why not.
-pub async fn tell_health(pool: &PgPool, action: &str, trouble: Option<&str>) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE action_config SET healthy = $2, message = $3, health_at = now()
-          WHERE action = $1 AND (healthy, message) IS DISTINCT FROM ($2, $3)",
+/// Notes where an action delivers to. True where that is another endpoint than before: then nothing is known of it, and what
+/// switched the one before off does not count.
+pub async fn is_another(pool: &PgPool, action: &str, url: &str) -> Result<bool, sqlx::Error> {
+    let changed = sqlx::query(
+        "UPDATE action_config SET url = $2, healthy = NULL, message = NULL, health_at = NULL, reason = NULL,
+                changed_at = CASE WHEN state = 'enabled' THEN changed_at ELSE now() END, state = 'enabled'
+          WHERE action = $1 AND url IS DISTINCT FROM $2",
     )
     .bind(action)
-    .bind(trouble.is_none())
-    .bind(trouble)
+    .bind(url)
     .execute(pool)
     .await?;
+    Ok(changed.rows_affected() > 0)
+}
+
+/// Says that endpoints take deliveries; nothing is written of those of which that is known.
+pub async fn tell_healthy(pool: &PgPool, actions: &[&str]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE action_config SET healthy = true, message = NULL, health_at = now()
+          WHERE action = ANY($1) AND (healthy, message) IS DISTINCT FROM (true, NULL)",
+    )
+    .bind(actions)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Says why an endpoint takes no deliveries.
+pub async fn tell_trouble(pool: &PgPool, action: &str, trouble: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE action_config SET healthy = false, message = $2, health_at = now() WHERE action = $1")
+        .bind(action)
+        .bind(trouble)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Nothing is known of an endpoint: it is to be seen anew.
+pub async fn forget_health(pool: &PgPool, action: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE action_config SET healthy = NULL, message = NULL, health_at = NULL WHERE action = $1")
+        .bind(action)
+        .execute(pool)
+        .await?;
     Ok(())
 }
 

@@ -72,13 +72,19 @@ pub async fn expire(pool: &PgPool, bounds: &[Bounds<'_>]) -> Result<Vec<(String,
 pub async fn cancel_removed(pool: &PgPool, namespace: &str) -> Result<u64, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let cancelled = sqlx::query(
-        "UPDATE delivery SET status = 'cancelled', message = 'its action was removed', finished_at = now()
+        "WITH RECURSIVE waits AS (
+           (SELECT action FROM delivery WHERE status = 'pending' ORDER BY action LIMIT 1)
+            UNION ALL
+            SELECT (SELECT d.action FROM delivery d WHERE d.status = 'pending' AND d.action > w.action
+                     ORDER BY d.action LIMIT 1)
+              FROM waits w WHERE w.action IS NOT NULL)
+         UPDATE delivery SET status = 'cancelled', message = 'its action was removed', finished_at = now()
           WHERE delivery_id IN (
-            SELECT w.delivery_id FROM action_config c
-              JOIN delivery w ON w.action = c.action AND w.status = 'pending' AND w.claimed_by IS NULL
+            SELECT d.delivery_id FROM waits w
+              JOIN delivery d ON d.action = w.action AND d.status = 'pending' AND d.claimed_by IS NULL
              WHERE NOT EXISTS (SELECT FROM registration r WHERE r.namespace = $1 AND r.kind = 'WebhookAction'
-                                  AND r.name = c.action AND r.state = 'active')
-             LIMIT $2 FOR UPDATE OF w SKIP LOCKED)",
+                                  AND r.name = w.action AND r.state = 'active')
+             LIMIT $2 FOR UPDATE OF d SKIP LOCKED)",
     )
     .bind(namespace)
     .bind(ROWS)
