@@ -9,15 +9,17 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::harness::{Server, eventually, free_port, http, patient};
+use crate::harness::{Launch, Server, eventually, free_port, http, patient};
 
 const SOON: Duration = Duration::from_mins(1);
 
 /// `make up`, as the README prints it, with data and ports of its own and the program that the tests were built with.
 struct MakeUp {
     data: TempDir,
-    /// Of ingestion, query and actions.
+    /// Of ingestion, query, actions and devices.
     ports: [u16; 4],
+    /// Other resources than the samples.
+    resources: Option<TempDir>,
     server: Option<Server>,
 }
 
@@ -26,7 +28,23 @@ impl MakeUp {
         let data = tempfile::Builder::new().prefix("cornjacket-make-up-").tempdir().unwrap();
         // As root, PostgreSQL runs as somebody else.
         std::fs::set_permissions(data.path(), PermissionsExt::from_mode(0o711)).unwrap();
-        Self { data, ports: std::array::from_fn(|_| free_port()), server: None }
+        Self { data, ports: std::array::from_fn(|_| free_port()), resources: None, server: None }
+    }
+
+    /// With the samples, whose receiver is on another port of this machine.
+    fn with_receiver(port: u16) -> Self {
+        let (samples, copy) =
+            (Path::new(env!("CARGO_MANIFEST_DIR")).join("crds/samples"), tempfile::tempdir().unwrap());
+        for dir in [samples.join("local"), samples] {
+            for file in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file())
+            {
+                let text = std::fs::read_to_string(&file).unwrap().replace(":9000/", &format!(":{port}/"));
+                std::fs::write(copy.path().join(file.file_name().unwrap()), text).unwrap();
+            }
+        }
+        let mut this = Self::new();
+        this.resources = Some(copy);
+        this
     }
 
     fn start(&mut self, name: &str) {
@@ -36,6 +54,7 @@ impl MakeUp {
             make.envs(std::env::var_os(kept).map(|value| (kept, value)));
         }
         make.env("CORNJACKET_BINARY", env!("CARGO_BIN_EXE_cornjacket")).env("CORNJACKET_DATA_DIR", self.data.path());
+        make.envs(self.resources.as_ref().map(|dir| ("CORNJACKET_RESOURCES", dir.path())));
         let names =
             ["CORNJACKET_INGESTION_PORT", "CORNJACKET_QUERY_PORT", "CORNJACKET_ACTIONS_PORT", "CORNJACKET_MQTT_PORT"];
         make.envs(names.iter().zip(self.ports.map(|port| port.to_string())));
@@ -135,5 +154,59 @@ async fn make_up_prints_requests_that_work_as_pasted_and_keeps_the_data() {
     let row = http::get(&http::client(), &row).await.unwrap();
     assert_eq!((row.status, &row.body["state"]["value"]), (200, &72.5.into()), "{}", row.body);
     up.server().signal(Signal::SIGTERM);
+    tokio::task::block_in_place(|| up.ended_well());
+}
+
+/// The secret of the samples, which is none.
+const SAMPLE_SECRET: &str = "whsec_Y29ybmphY2tldC1zYW1wbGVzLW5vdC1hLXNlY3JldA==";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_device_publishes_is_projected_kept_as_a_row_and_delivered_with_the_samples_as_they_are() {
+    let port = free_port();
+    let mut up = MakeUp::with_receiver(port);
+    up.start("make-up-whole");
+    up.ready().await;
+    let listen = ["webhook", "listen", "--port", &port.to_string(), "--secret", SAMPLE_SECRET, "-o", "json"];
+    let listener = Launch::new("make-up-listen", port, &listen).start();
+    eventually(SOON, || tokio::net::TcpStream::connect(("127.0.0.1", port))).await;
+    let [_, query, actions, devices] = up.ports;
+    let client = http::client();
+    let get = async |port: u16, path: &str| {
+        http::get(&client, &format!("http://127.0.0.1:{port}{path}")).await.map_err(|error| error.to_string())
+    };
+    eventually(SOON, || async {
+        let metrics =
+            client.get(format!("http://127.0.0.1:{actions}/metrics")).send().await.unwrap().text().await.unwrap();
+        metrics.contains("cornjacket_mqtt_subscriptions{state=\"granted\"} 1")
+    })
+    .await;
+    // An action delivers what was accepted after it was there.
+    eventually(SOON, || async {
+        let known = get(actions, "/api/v1/actions").await?.body["actions"].as_array().map_or(0, Vec::len);
+        if known == 2 { Ok(()) } else { Err(format!("{known} actions")) }
+    })
+    .await;
+    let published = Command::new("mosquitto_pub")
+        .args(["-h", "127.0.0.1", "-p", &devices.to_string(), "-q", "1", "-t", "devices/pump-7/reading"])
+        .args(["-m", r#"{"value":101.5,"unit":"celsius"}"#])
+        .status();
+    assert!(published.unwrap().success());
+    eventually(SOON, || async {
+        let row = get(query, "/api/v1/projections/sensor_state/pump-7").await?.body;
+        if row["state"]["value"] == 101.5 { Ok(()) } else { Err(row.to_string()) }
+    })
+    .await;
+    eventually(SOON, || async {
+        let series = get(query, "/api/v1/timeseries/sensor_readings?aggregate_id=pump-7&step=1h&agg=max").await?.body;
+        if series["points"][0]["value"] == 101.5 { Ok(()) } else { Err(series.to_string()) }
+    })
+    .await;
+    let shown = eventually(SOON, || async {
+        let log = listener.log();
+        log.lines().find(|line| line.contains("pump-7 reads 101.5 celsius")).map(str::to_owned).ok_or(log)
+    })
+    .await;
+    assert!(shown.contains(r#""signature":"right""#), "{shown}");
+    up.signal_all(Signal::SIGINT);
     tokio::task::block_in_place(|| up.ended_well());
 }
