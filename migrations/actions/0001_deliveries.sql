@@ -21,6 +21,8 @@ CREATE TABLE action_config (
     state       varchar(16)  NOT NULL DEFAULT 'enabled' CHECK (state IN ('enabled', 'disabled')),
     -- Why it is disabled, for people.
     reason      text,
+    -- Whether it is disabled because it answered 410.
+    gone        boolean      NOT NULL DEFAULT false,
     -- Since when it is in this state.
     changed_at  timestamptz  NOT NULL DEFAULT now(),
     -- Whether the endpoint takes deliveries: false while its breaker is open; null before the first attempt.

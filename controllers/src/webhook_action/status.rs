@@ -6,14 +6,13 @@ use crds::shared::{Conditions, DataPlaneStatus};
 use crds::webhook_action::WebhookActionStatus;
 use serde_json::Value;
 
-/// How the reason begins of who delivers, where an endpoint was switched off by its own answer and not by an operator.
-const GONE: &str = "the endpoint answered 410";
-
 /// What deliveries showed of an endpoint, as who makes them keeps it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// Why nothing is delivered to it; `None` where it is enabled.
     pub disabled: Option<String>,
+    /// Its own answer disabled it (410), and no operator.
+    pub gone: bool,
     /// Whether it takes deliveries; `None` before the first attempt.
     pub healthy: Option<bool>,
     /// Why it does not.
@@ -27,8 +26,8 @@ pub fn finding(action: &str, endpoint: Option<&Endpoint>) -> Finding {
     let untried = Endpoint::default();
     let endpoint = endpoint.unwrap_or(&untried);
     if let Some(why) = &endpoint.disabled {
-        let gone = why.starts_with(GONE);
-        let (reason, who) = if gone { (Reason::EndpointGone, "") } else { (Reason::EndpointDisabled, "disabled: ") };
+        let (reason, who) =
+            if endpoint.gone { (Reason::EndpointGone, "") } else { (Reason::EndpointDisabled, "disabled: ") };
         let message = format!("{who}{why}; deliveries wait until `cornjacket action enable {action}`");
         return finding(Status::False, reason, message);
     }
@@ -91,9 +90,14 @@ mod tests {
     #[test]
     fn an_endpoint_that_is_switched_off_is_unhealthy_whatever_was_before_and_the_way_out_is_named() {
         for healthy in [None, Some(true), Some(false)] {
-            let disabled = |why: &str| Endpoint { disabled: Some(why.into()), healthy, message: Some("before".into()) };
+            let disabled = |why: &str| Endpoint {
+                disabled: Some(why.into()),
+                healthy,
+                message: Some("before".into()),
+                ..Endpoint::default()
+            };
             let gone = disabled("the endpoint answered 410 Gone: it wants no more deliveries");
-            let message = is(&gone, Status::False, Reason::EndpointGone);
+            let message = is(&Endpoint { gone: true, ..gone }, Status::False, Reason::EndpointGone);
             assert!(message.starts_with("the endpoint answered 410 Gone"), "{message}");
             let message = is(&disabled("maintenance"), Status::False, Reason::EndpointDisabled);
             assert_eq!(message, "disabled: maintenance; deliveries wait until `cornjacket action enable tell`");

@@ -119,7 +119,7 @@ pub async fn settle(pool: &PgPool, instance: Uuid, ended: &[Ended]) -> Result<()
     });
     for (action, why) in gone {
         sqlx::query(
-            "UPDATE action_config SET state = 'disabled', reason = $2, changed_at = now()
+            "UPDATE action_config SET state = 'disabled', reason = $2, gone = true, changed_at = now()
               WHERE action = $1 AND state = 'enabled'",
         )
         .bind(action)

@@ -34,12 +34,13 @@ pub async fn secrets(pool: &PgPool, namespace: &str) -> Result<BTreeMap<SecretVe
     Ok(rows.into_iter().map(entry).collect())
 }
 
-/// Notes where an action delivers to. True where that is another endpoint than before: then nothing is known of it, and what
-/// switched the one before off does not count.
+/// Notes where an action delivers to. True where that is another endpoint than before: then nothing is known of it, and that
+/// the one before was gone does not count.
 pub async fn is_another(pool: &PgPool, action: &str, url: &str) -> Result<bool, sqlx::Error> {
     let changed = sqlx::query(
-        "UPDATE action_config SET url = $2, healthy = NULL, message = NULL, health_at = NULL, reason = NULL,
-                changed_at = CASE WHEN state = 'enabled' THEN changed_at ELSE now() END, state = 'enabled'
+        "UPDATE action_config SET url = $2, healthy = NULL, message = NULL, health_at = NULL, gone = false,
+                reason = CASE WHEN gone THEN NULL ELSE reason END, state = CASE WHEN gone THEN 'enabled' ELSE state END,
+                changed_at = CASE WHEN gone THEN now() ELSE changed_at END
           WHERE action = $1 AND url IS DISTINCT FROM $2",
     )
     .bind(action)
@@ -84,7 +85,7 @@ pub async fn forget_health(pool: &PgPool, action: &str) -> Result<(), sqlx::Erro
 pub async fn switch(pool: &PgPool, action: &str, off: Option<&str>) -> Result<bool, sqlx::Error> {
     let state = if off.is_some() { "disabled" } else { "enabled" };
     let switched = sqlx::query(
-        "UPDATE action_config SET state = $2, reason = $3, changed_at = CASE WHEN state = $2 THEN changed_at ELSE now() END
+        "UPDATE action_config SET state = $2, reason = $3, gone = false, changed_at = CASE WHEN state = $2 THEN changed_at ELSE now() END
           WHERE action = $1",
     )
     .bind(action)

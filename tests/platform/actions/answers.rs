@@ -167,3 +167,40 @@ async fn an_endpoint_that_hangs_does_not_hold_up_the_others() {
     assert!(world.attempts("hangs").await.is_empty());
     assert_eq!(world.receiver.most_at_once("/hangs"), 32, "as many as one endpoint may have");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_url_is_another_endpoint_also_after_a_restart() {
+    let world = World::new("moved").await;
+    let mut act = world.launch("").ready().await;
+    world.receiver.script("/old", [Answer::status(410)]);
+    world.receiver.script("/broken", [Answer::status(500)]);
+    world.declare("gone", "/old", QUICK).await;
+    let breaker = "circuitBreaker: {failures: 1, cooldown: 1h}, retry: {maxAttempts: 1}";
+    world.declare("broken", "/broken", breaker).await;
+    world.send("a", 1).await;
+    world.until("gone", "failed", 1).await;
+    eventually(SOON, || async { world.endpoint("broken").await.2 == Some(false) }).await;
+    let url = act.url("/api/v1/actions/broken/disable");
+    let off = crate::harness::http::post(&crate::harness::http::client(), &url, &json!({"reason": "they move"})).await;
+    assert_eq!(off.unwrap().status, 200);
+    act.kill9();
+    act.start_again();
+    act.until_ready(SOON).await;
+    world.declare("gone", "/new", QUICK).await;
+    world.declare("broken", "/mended", breaker).await;
+    world.send("a", 2).await;
+    world.until("gone", "delivered", 1).await;
+    let (state, reason, healthy, _) = world.endpoint("broken").await;
+    assert_eq!(
+        (state.as_str(), reason.as_deref(), healthy),
+        ("disabled", Some("they move"), None),
+        "an operator's word stays"
+    );
+    let url = act.url("/api/v1/actions/broken/enable");
+    assert_eq!(
+        crate::harness::http::post(&crate::harness::http::client(), &url, &json!({})).await.unwrap().status,
+        200
+    );
+    world.until("broken", "delivered", 1).await;
+    eventually(SOON, || async { world.endpoint("broken").await.2 == Some(true) }).await;
+}

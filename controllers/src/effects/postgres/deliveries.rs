@@ -17,8 +17,8 @@ impl Seat {
             return Ok(BTreeMap::new());
         }
         let rows = sqlx::query(
-            "SELECT action, CASE WHEN state = 'disabled' THEN coalesce(reason, 'no reason is given') END AS disabled, healthy,
-                    message FROM action_config",
+            "SELECT action, CASE WHEN state = 'disabled' THEN coalesce(reason, 'no reason is given') END AS disabled, gone,
+                    healthy, message FROM action_config",
         )
         .fetch_all(&mut self.connection)
         .await

@@ -74,8 +74,13 @@ pub(super) fn read_progress(row: &PgRow) -> Result<(String, Progress), sqlx::Err
 }
 
 pub(super) fn read_endpoint(row: &PgRow) -> Result<(String, Endpoint), sqlx::Error> {
-    let (disabled, healthy, message) = (row.try_get("disabled")?, row.try_get("healthy")?, row.try_get("message")?);
-    Ok((row.try_get("action")?, Endpoint { disabled, healthy, message }))
+    let endpoint = Endpoint {
+        disabled: row.try_get("disabled")?,
+        gone: row.try_get("gone")?,
+        healthy: row.try_get("healthy")?,
+        message: row.try_get("message")?,
+    };
+    Ok((row.try_get("action")?, endpoint))
 }
 
 pub(super) fn read_status(row: &PgRow, namespace: &str) -> Result<Option<(ResourceKey, StatusRow)>, sqlx::Error> {
