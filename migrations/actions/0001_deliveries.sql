@@ -61,6 +61,8 @@ CREATE TABLE delivery (
     next_attempt_at timestamptz  NOT NULL DEFAULT now(),
     -- The process that makes an attempt now, and when others may take it for dead.
     claimed_by      uuid,
+    -- Tells this claim from others of the same process.
+    claim_id        uuid,
     claimed_until   timestamptz,
     -- Why it is not delivered (yet), for people.
     message         text,
@@ -79,6 +81,8 @@ CREATE INDEX idx_delivery_waiting ON delivery (action, waiting_since, delivery_i
 -- What a process that died had under way.
 CREATE INDEX idx_delivery_claimed ON delivery (claimed_by) WHERE claimed_by IS NOT NULL;
 -- Lists, newest first.
+CREATE INDEX idx_delivery_event ON delivery (event_id);
+CREATE INDEX idx_delivery_of_aggregate ON delivery (aggregate_id, delivery_id);
 CREATE INDEX idx_delivery_action ON delivery (action, delivery_id);
 CREATE INDEX idx_delivery_status ON delivery (action, status, delivery_id);
 -- What is old enough to be forgotten.

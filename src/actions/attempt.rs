@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
@@ -32,9 +33,11 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 #[expect(clippy::struct_field_names, reason = "it is a column's name")]
 pub struct Delivery {
     pub delivery_id: Uuid,
+    /// Whose it is now.
+    pub claim_id: Uuid,
     pub action: String,
-    pub aggregate_id: String,
-    pub body: String,
+    #[sqlx(try_from = "String")]
+    pub body: Bytes,
     pub traceparent: Option<String>,
     /// Attempts before this one.
     pub attempts: i32,
@@ -156,7 +159,7 @@ fn headers_of_ours(endpoint: &Endpoint, delivery: &Delivery, now: DateTime<Utc>)
         insert(TRACEPARENT, traceparent);
     }
     if !endpoint.signing.is_empty() {
-        let signed = signature::sign(&endpoint.signing, &id, timestamp, delivery.body.as_bytes());
+        let signed = signature::sign(&endpoint.signing, &id, timestamp, &delivery.body);
         insert(HeaderName::from_static(signature::SIGNATURE), &signed);
     }
     headers

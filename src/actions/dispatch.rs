@@ -25,6 +25,9 @@ use crate::operate::Gate;
 
 /// How much longer than its attempt a claim holds.
 const LEASE: Duration = Duration::from_secs(30);
+/// A claim of which the attempt has not begun by then is given back: a process that says nothing for 15 s is taken for dead, and
+/// what it has is somebody else's.
+const STALE: Duration = Duration::from_secs(8);
 /// Longest wait before looking around: other processes make deliveries too.
 const LOOK: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -141,7 +144,7 @@ impl Dispatcher {
         let claimed = if shares.is_empty() {
             Vec::new()
         } else {
-            match within(DEADLINE, store::claim(&self.pool, self.instance, &shares)).await {
+            match within(DEADLINE, store::claim(&self.pool, (self.instance, Uuid::now_v7()), &shares)).await {
                 Ok(claimed) => claimed,
                 Err(error) => {
                     for (endpoint, _, grant) in granted.iter().filter(|(.., grant)| grant.count > 0) {
@@ -217,7 +220,7 @@ fn share<'a>(endpoint: &'a Endpoint, grant: &Grant) -> Share<'a> {
 
 /// A process that was frozen finds its claims too old: they may be somebody else's by now.
 async fn attempt(sender: Sender, endpoint: Arc<Endpoint>, delivery: Delivery, claimed: Instant) -> Done {
-    let attempt = if claimed.elapsed() < LEASE { Some(sender.attempt(&endpoint, &delivery).await) } else { None };
+    let attempt = if claimed.elapsed() < STALE { Some(sender.attempt(&endpoint, &delivery).await) } else { None };
     Done { endpoint, delivery, attempt }
 }
 

@@ -27,15 +27,26 @@ pub struct Endpoint {
     /// Those of the action, beside ours.
     pub headers: HeaderMap,
     pub signing: Vec<SigningKey>,
-    /// Events accepted before this are not delivered.
-    pub since: DateTime<Utc>,
 }
 
-/// A snapshot of all endpoints, by the name of their action.
+/// What makes deliveries of events: it needs no Secret, so that none is missed while one is away.
+pub struct Matcher {
+    pub action: String,
+    pub program: Arc<Program>,
+    /// Events accepted before this are not delivered.
+    pub since: DateTime<Utc>,
+    /// Of the deduplication.
+    pub window_ms: i64,
+}
+
+/// A snapshot of all actions.
 #[derive(Default)]
 pub struct Endpoints {
     /// False until the first load.
     pub loaded: bool,
+    /// Every action that is registered, by name.
+    pub matchers: BTreeMap<String, Arc<Matcher>>,
+    /// Those that can be delivered to: whose Secrets are open.
     pub by_name: BTreeMap<String, Arc<Endpoint>>,
 }
 
@@ -55,7 +66,6 @@ impl Endpoint {
         action: &LoadedAction,
         stored: &BTreeMap<SecretVersion, Sealed>,
         platform: Option<&PlatformKey>,
-        since: DateTime<Utc>,
     ) -> Result<Self, String> {
         let value = |version: &SecretVersion| open(&action.key.namespace, version, stored, platform);
         let mut headers = HeaderMap::new();
@@ -75,7 +85,6 @@ impl Endpoint {
             signing: action.spec.signing.iter().map(signing).collect::<Result<_, _>>()?,
             spec: action.spec.clone(),
             program: action.program.clone(),
-            since,
         })
     }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
-use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +18,7 @@ use super::plan::{self, Plan};
 use super::state::{Seen, State, StateError};
 use super::store::intake::{self as store, New};
 use super::wake::Made;
-use crate::bus::embedded::store::{self as event_store, Cursors};
+use crate::bus::embedded::store::Cursors;
 use crate::bus::retry::{Retry, Verdict};
 use crate::bus::{BusError, Claim, Reader};
 use crate::database::within;
@@ -51,8 +50,6 @@ pub(super) enum IntakeError {
 }
 
 pub(super) struct Intake {
-    pub pool: PgPool,
-    pub ingestion: PgPool,
     pub reader: Reader,
     pub endpoints: watch::Receiver<Arc<Endpoints>>,
     pub state: State,
@@ -64,21 +61,15 @@ pub(super) struct Intake {
 impl Intake {
     /// Runs until the token is cancelled; a batch under way is finished.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
-        let (mut failures, mut begun) = (0_usize, false);
+        let mut failures = 0_usize;
         // Nothing is known before of what is to be delivered.
         if stop.run_until_cancelled(self.endpoints.wait_for(|endpoints| endpoints.loaded)).await.is_none() {
             return Ok(());
         }
         while !stop.is_cancelled() {
-            let round = async {
-                if !begun {
-                    self.begin().await?;
-                }
-                self.step(&stop).await
-            };
-            match round.await {
+            match self.step(&stop).await {
                 Ok(()) => {
-                    (failures, begun) = (0, true);
+                    failures = 0;
                     self.gate.open();
                 }
                 Err(error) => {
@@ -95,12 +86,6 @@ impl Intake {
             }
         }
         Ok(())
-    }
-
-    /// Who begins, begins with what comes now: no action is older than its first start.
-    async fn begin(&self) -> Result<(), IntakeError> {
-        let heads = within(DEADLINE, event_store::heads(&self.ingestion)).await?;
-        Ok(within(DEADLINE, CURSORS.make(&self.pool, &heads)).await.map(drop)?)
     }
 
     async fn step(&mut self, stop: &CancellationToken) -> Result<(), IntakeError> {
@@ -138,7 +123,7 @@ impl Intake {
         for (number, planned) in plan.planned.iter().enumerate() {
             new.push(New {
                 delivery_id: Uuid::now_v7(),
-                action: planned.endpoint.name(),
+                action: &planned.matcher.action,
                 event: &claim.events[planned.event],
                 body: (!duplicates.contains(&number)).then(|| planned.content.body.clone()),
             });
@@ -196,9 +181,9 @@ impl Intake {
     async fn duplicates(&self, claim: &Claim, plan: &Plan) -> Result<BTreeSet<usize>, StateError> {
         let mut by_action: BTreeMap<&str, (i64, Vec<usize>)> = BTreeMap::new();
         for (number, planned) in plan.planned.iter().enumerate() {
-            let window_ms = planned.endpoint.spec.deduplication.window_ms;
+            let window_ms = planned.matcher.window_ms;
             if window_ms > 0 {
-                by_action.entry(planned.endpoint.name()).or_insert((window_ms, Vec::new())).1.push(number);
+                by_action.entry(&planned.matcher.action).or_insert((window_ms, Vec::new())).1.push(number);
             }
         }
         let mut duplicates = BTreeSet::new();

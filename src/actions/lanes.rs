@@ -72,12 +72,14 @@ impl Lanes {
                 lane.hungry = true;
             }
         }
+        // Each endpoint has a share that no other can take: however many hang, there is room for the rest.
+        let per_endpoint = self.bounds.per_endpoint.min((self.bounds.in_all / self.by_name.len().max(1)).max(1));
         let free = self.bounds.in_all.saturating_sub(self.under_way()).min(self.bounds.at_once);
         let ready: Vec<(&String, usize)> = self
             .by_name
             .iter()
             .filter(|(_, lane)| lane.hungry && lane.not_before.is_none_or(|at| at <= now))
-            .map(|(name, lane)| (name, self.bounds.per_endpoint.saturating_sub(lane.under_way)))
+            .map(|(name, lane)| (name, per_endpoint.saturating_sub(lane.under_way)))
             .filter(|(_, room)| *room > 0)
             .collect();
         let after = ready.partition_point(|(name, _)| self.last.as_ref().is_some_and(|last| *name <= last));
@@ -163,6 +165,21 @@ mod tests {
         assert!(wanted(&mut lanes, now).is_empty(), "a has as many under way as it may");
         lanes.is_hungry("b");
         assert_eq!(wanted(&mut lanes, now), named(&[("b", 3)]));
+    }
+
+    #[test]
+    fn however_many_hang_each_endpoint_has_its_share() {
+        let now = Instant::now();
+        let mut lanes = lanes(&["a", "b", "c", "d", "e"]);
+        let first = wanted(&mut lanes, now);
+        assert!(first.iter().all(|(_, count)| *count == 1), "{first:?}");
+        for (name, count) in first {
+            lanes.begun(&name, count, count);
+        }
+        assert!(wanted(&mut lanes, now).is_empty(), "all hang");
+        let six: Vec<String> = ["a", "b", "c", "d", "e", "f"].map(str::to_owned).to_vec();
+        lanes.keep(six.iter());
+        assert_eq!(wanted(&mut lanes, now), named(&[("f", 1)]));
     }
 
     #[test]

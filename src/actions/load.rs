@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use crds::registration::SecretVersion;
 use crds::secret::PlatformKey;
 use sqlx::PgPool;
@@ -14,9 +14,11 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::endpoint::{Endpoint, Endpoints, Sealed};
+use super::endpoint::{Endpoint, Endpoints, Matcher, Sealed};
+use super::intake::CURSORS;
 use super::state::State;
 use super::store::endpoints as store;
+use crate::bus::embedded::store as event_store;
 use crate::database::within;
 use crate::operate::Gate;
 use crate::registry::{Acks, Catalog, LoadedAction};
@@ -27,6 +29,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 pub(super) struct Loader {
     pub pool: PgPool,
+    pub ingestion: PgPool,
     pub namespace: String,
     pub platform: Option<Arc<PlatformKey>>,
     pub catalog: watch::Receiver<Arc<Catalog>>,
@@ -43,12 +46,18 @@ impl Loader {
         if stop.run_until_cancelled(self.catalog.changed()).await.is_none() {
             return Ok(());
         }
-        let mut failing = false;
+        let (mut failing, mut begun) = (false, false);
         while !stop.is_cancelled() {
             let catalog = self.catalog.borrow_and_update().clone();
-            let whole = match within::<_, sqlx::Error>(DEADLINE, self.load(&catalog)).await {
+            let load = async {
+                if !begun {
+                    self.begin().await?;
+                }
+                self.load(&catalog).await
+            };
+            let whole = match within::<_, sqlx::Error>(DEADLINE, load).await {
                 Ok(whole) => {
-                    failing = false;
+                    (failing, begun) = (false, true);
                     self.gate.open();
                     whole
                 }
@@ -68,6 +77,12 @@ impl Loader {
         Ok(())
     }
 
+    /// Who begins, begins with what comes now. Before any action is acknowledged: from then on nothing is missed.
+    async fn begin(&self) -> Result<(), sqlx::Error> {
+        let heads = event_store::heads(&self.ingestion).await?;
+        CURSORS.make(&self.pool, &heads).await.map(drop)
+    }
+
     /// False where an action could not be opened: its secret may come.
     async fn load(&self, catalog: &Catalog) -> Result<bool, sqlx::Error> {
         let before = self.publish.borrow().clone();
@@ -75,12 +90,18 @@ impl Loader {
         let since = store::since(&self.pool, &names).await?;
         let needs_secrets = catalog.actions.values().any(|action| action.spec.secrets().next().is_some());
         let secrets = if needs_secrets { store::secrets(&self.pool, &self.namespace).await? } else { BTreeMap::new() };
-        let mut next = Endpoints { loaded: true, by_name: BTreeMap::new() };
+        let mut next = Endpoints { loaded: true, ..Endpoints::default() };
         let mut whole = true;
         for (name, action) in &catalog.actions {
             let known = before.by_name.get(name);
-            let since = since.get(name).copied().unwrap_or_else(Utc::now);
-            let endpoint = match self.endpoint(action, known, &secrets, since) {
+            let matcher = Matcher {
+                action: name.clone(),
+                program: action.program.clone(),
+                since: since.get(name).copied().unwrap_or_else(Utc::now),
+                window_ms: action.spec.deduplication.window_ms,
+            };
+            next.matchers.insert(name.clone(), Arc::new(matcher));
+            let endpoint = match self.endpoint(action, known, &secrets) {
                 Ok(endpoint) => Some(endpoint),
                 Err(why) => {
                     whole = false;
@@ -105,12 +126,11 @@ impl Loader {
         action: &LoadedAction,
         known: Option<&Arc<Endpoint>>,
         secrets: &BTreeMap<SecretVersion, Sealed>,
-        since: DateTime<Utc>,
     ) -> Result<Arc<Endpoint>, String> {
-        if let Some(known) = known.filter(|known| known.hash == action.hash && known.since == since) {
+        if let Some(known) = known.filter(|known| known.hash == action.hash) {
             return Ok(known.clone());
         }
-        let endpoint = Endpoint::open(action, secrets, self.platform.as_deref(), since)?;
+        let endpoint = Endpoint::open(action, secrets, self.platform.as_deref())?;
         info!(action = endpoint.name(), generation = action.generation, "action loaded");
         self.acks.report_action(&action.key, &action.hash, Ok(()));
         Ok(Arc::new(endpoint))

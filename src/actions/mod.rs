@@ -96,6 +96,8 @@ pub struct Actions {
     pub intake: Gate,
     /// Open while deliveries are claimed.
     pub dispatch: Gate,
+    /// Open while what came of attempts is kept.
+    pub settle: Gate,
 }
 
 impl Actions {
@@ -112,6 +114,7 @@ impl Actions {
         let made = wake::Made::default();
         let loader = load::Loader {
             pool: self.pool.clone(),
+            ingestion: self.ingestion.clone(),
             namespace: self.namespace.clone(),
             platform: self.platform,
             catalog: self.catalog,
@@ -125,8 +128,6 @@ impl Actions {
         let (effects, reading) = (database::own(&self.pool, 2), database::own(&self.ingestion, 2));
         let reader = EmbeddedReader::new(intake::CURSORS, effects, reading, self.event_store.clone(), self.poll);
         let intake = intake::Intake {
-            pool: self.pool.clone(),
-            ingestion: self.ingestion.clone(),
             reader: Reader::Embedded(reader),
             endpoints: endpoints.clone(),
             state: self.state.clone(),
@@ -145,8 +146,9 @@ impl Actions {
         let (settled, freed) = mpsc::channel(under_way);
         let settler = settle::Settler {
             pool: database::own(&self.pool, 1),
-            instance: self.instance,
+            endpoints: endpoints.clone(),
             state: self.state.clone(),
+            gate: self.settle,
             done: ended,
             settled,
         };
@@ -169,6 +171,7 @@ impl Actions {
             ingestion: self.ingestion.clone(),
             endpoints: endpoints.clone(),
             namespace: self.namespace,
+            instance: self.instance,
             keep: self.settings.keep,
             alone: matches!(self.state, State::Memory(_)),
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::endpoint::{Endpoint, Endpoints};
+use super::endpoint::{Endpoints, Matcher};
 use super::program::{Content, ProgramError};
 use crate::bus::Wanted;
 use crate::event::StoredEvent;
@@ -19,7 +19,7 @@ pub struct Plan {
 pub struct Planned {
     /// Which of the events.
     pub event: usize,
-    pub endpoint: Arc<Endpoint>,
+    pub matcher: Arc<Matcher>,
     pub content: Content,
 }
 
@@ -34,8 +34,8 @@ pub struct Failure {
 /// Which events are needed with their payloads.
 pub fn wanted(endpoints: &Endpoints) -> Wanted {
     let (mut event_types, mut prefixes) = (BTreeSet::new(), BTreeSet::new());
-    for endpoint in endpoints.by_name.values() {
-        let source = endpoint.program.source();
+    for matcher in endpoints.matchers.values() {
+        let source = matcher.program.source();
         event_types.extend(source.event_types.iter().cloned());
         prefixes.extend(source.prefixes.iter().cloned());
     }
@@ -46,14 +46,14 @@ pub fn wanted(endpoints: &Endpoints) -> Wanted {
 pub fn plan(events: &[StoredEvent], endpoints: &Endpoints) -> Plan {
     let mut plan = Plan::default();
     for (number, event) in events.iter().enumerate() {
-        for endpoint in endpoints.by_name.values().filter(|endpoint| event.ingested_at >= endpoint.since) {
-            match endpoint.program.of(event) {
+        for matcher in endpoints.matchers.values().filter(|matcher| event.ingested_at >= matcher.since) {
+            match matcher.program.of(event) {
                 Ok(None) => {}
                 Ok(Some(content)) => {
-                    plan.planned.push(Planned { event: number, endpoint: endpoint.clone(), content });
+                    plan.planned.push(Planned { event: number, matcher: matcher.clone(), content });
                 }
                 Err(error) => {
-                    plan.failures.push(Failure { event: number, action: endpoint.name().to_owned(), error });
+                    plan.failures.push(Failure { event: number, action: matcher.action.clone(), error });
                 }
             }
         }

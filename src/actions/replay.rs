@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::endpoint::{Endpoint, Endpoints};
+use super::endpoint::{Endpoints, Matcher};
 use super::program::Content;
 use super::state::{Seen, State};
 use super::store::intake::{self as store, New};
@@ -35,13 +35,13 @@ impl Replays {
     async fn deliver(
         &mut self,
         connection: &mut PgConnection,
-        endpoint: &Endpoint,
+        matcher: &Matcher,
         event: &StoredEvent,
         content: Content,
     ) -> Result<String, sqlx::Error> {
-        let duplicate = self.is_duplicate(endpoint, event, &content).await?;
+        let duplicate = self.is_duplicate(matcher, event, &content).await?;
         let body = (!duplicate).then_some(content.body);
-        let new = New { delivery_id: Uuid::now_v7(), action: endpoint.name(), event, body };
+        let new = New { delivery_id: Uuid::now_v7(), action: &matcher.action, event, body };
         if store::insert(connection, &[new]).await? == 0 {
             return Ok("it has a delivery already".to_owned());
         }
@@ -50,23 +50,23 @@ impl Replays {
             return Ok("suppressed: an event of the same key was accepted within the window".to_owned());
         }
         counter!("cornjacket_deliveries_made_total").increment(1);
-        self.actions.insert(endpoint.name().to_owned());
+        self.actions.insert(matcher.action.clone());
         Ok("it is to be delivered".to_owned())
     }
 
     async fn is_duplicate(
         &self,
-        endpoint: &Endpoint,
+        matcher: &Matcher,
         event: &StoredEvent,
         content: &Content,
     ) -> Result<bool, sqlx::Error> {
-        let window_ms = endpoint.spec.deduplication.window_ms;
+        let window_ms = matcher.window_ms;
         if window_ms <= 0 {
             return Ok(false);
         }
         let at = event.ingested_at.timestamp_millis();
         let seen = [Seen { key: content.key.clone(), event_id: event.event_id, at }];
-        let found = self.state.duplicates(endpoint.name(), window_ms, &seen).await;
+        let found = self.state.duplicates(&matcher.action, window_ms, &seen).await;
         Ok(found.map_err(|error| sqlx::Error::Io(io::Error::other(error)))?.contains(&true))
     }
 }
@@ -81,7 +81,7 @@ impl Replay for Replays {
     async fn replay(&mut self, connection: &mut PgConnection, letter: &Requested) -> Result<Outcome, sqlx::Error> {
         let endpoints = self.endpoints.borrow().clone();
         let action = letter.subject.as_deref().unwrap_or_default();
-        let Some(endpoint) = endpoints.by_name.get(action) else {
+        let Some(matcher) = endpoints.matchers.get(action) else {
             let cause = format!("the action {action} does not run: declare it again, or discard the letter");
             return Ok(Outcome::Failed(cause));
         };
@@ -89,11 +89,11 @@ impl Replay for Replays {
             Ok(event) => event,
             Err(error) => return Ok(Outcome::Failed(format!("the letter holds no event: {error}"))),
         };
-        match endpoint.program.of(&event) {
+        match matcher.program.of(&event) {
             Err(error) => Ok(Outcome::Failed(format!("action {action}: {error}"))),
             Ok(None) => Ok(Outcome::Replayed(Some("the action does not take it".to_owned()))),
             Ok(Some(content)) => {
-                self.deliver(connection, endpoint, &event, content).await.map(|note| Outcome::Replayed(Some(note)))
+                self.deliver(connection, matcher, &event, content).await.map(|note| Outcome::Replayed(Some(note)))
             }
         }
     }

@@ -8,19 +8,19 @@ use std::time::Duration;
 use chrono::Utc;
 use metrics::{counter, gauge, histogram};
 use sqlx::PgPool;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
-use tracing::{info, warn};
-use uuid::Uuid;
+use tracing::{error, info, warn};
 
 use super::dispatch::Done;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Endpoints};
 use super::state::breaker::{Change, Report};
 use super::state::{State, StateError};
 use super::store::attempts::{self as store, Ended};
 use super::store::endpoints::{tell_healthy, tell_trouble};
 use super::verdict::{self, Verdict};
-use crate::database::within;
+use crate::database::{is_bad_data, within};
+use crate::operate::Gate;
 
 /// Attempts that are kept by one statement at most.
 const AT_ONCE: usize = 512;
@@ -42,8 +42,10 @@ enum SettleError {
 
 pub(super) struct Settler {
     pub pool: PgPool,
-    pub instance: Uuid,
+    pub endpoints: watch::Receiver<Arc<Endpoints>>,
     pub state: State,
+    /// Open while what came of attempts is kept.
+    pub gate: Gate,
     pub done: mpsc::Receiver<Done>,
     pub settled: mpsc::Sender<Settled>,
 }
@@ -52,6 +54,7 @@ impl Settler {
     /// Runs until nothing comes any more.
     pub async fn run(mut self) -> Result<(), Infallible> {
         let mut batch = Vec::with_capacity(AT_ONCE);
+        self.gate.open();
         while self.done.recv_many(&mut batch, AT_ONCE).await > 0 {
             let (made, late): (Vec<Done>, Vec<Done>) = batch.drain(..).partition(|done| done.attempt.is_some());
             let mut counts: BTreeMap<String, (usize, Vec<i64>)> = BTreeMap::new();
@@ -78,27 +81,48 @@ impl Settler {
     /// Until it is kept: what was sent is not forgotten because the database is away.
     async fn keep(&self, ended: &[(Arc<Endpoint>, Ended)], late: &[Done]) {
         let rows: Vec<Ended> = ended.iter().map(|(_, ended)| ended.clone()).collect();
-        let late: Vec<Uuid> = late.iter().map(|done| done.delivery.delivery_id).collect();
+        let late: Vec<_> = late.iter().map(|done| (done.delivery.delivery_id, done.delivery.claim_id)).collect();
         let mut failing = false;
         loop {
             let kept = within::<_, sqlx::Error>(DEADLINE, async {
                 if !late.is_empty() {
-                    store::give_back(&self.pool, self.instance, &late).await?;
+                    store::give_back(&self.pool, &late).await?;
                 }
-                if rows.is_empty() { Ok(()) } else { store::settle(&self.pool, self.instance, &rows).await }
+                if rows.is_empty() { Ok(()) } else { store::settle(&self.pool, &rows).await }
             });
             match kept.await {
                 Ok(()) => break,
+                Err(error) if is_bad_data(&error) && rows.len() > 1 => {
+                    self.keep_each(&rows).await;
+                    break;
+                }
+                Err(error) if is_bad_data(&error) => {
+                    error!(%error, "what came of an attempt cannot be kept: the claim runs out, and it is made again");
+                    break;
+                }
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
                         warn!(%error, "what came of attempts cannot be kept: trying again until it can");
                     }
+                    self.gate.close("what came of attempts cannot be kept");
                     counter!("cornjacket_actions_settle_failures_total").increment(1);
                     sleep(AGAIN).await;
                 }
             }
         }
+        self.gate.open();
         rows.iter().for_each(record);
+    }
+
+    /// The database refuses something about one of them: the others are kept.
+    async fn keep_each(&self, rows: &[Ended]) {
+        for row in rows {
+            let kept = within::<_, sqlx::Error>(DEADLINE, store::settle(&self.pool, std::slice::from_ref(row)));
+            if let Err(error) = kept.await {
+                let delivery_id = row.delivery.delivery_id;
+                error!(%delivery_id, %error, "what came of an attempt cannot be kept: the claim runs out, and it is made again");
+            }
+        }
     }
 
     /// Tells the breakers, and what they make of it. What cannot be told is no reason to stop: it shows again.
@@ -124,6 +148,10 @@ impl Settler {
 
     /// True where the endpoint takes deliveries.
     async fn tell_one(&self, action: &str, endpoint: &Endpoint, ended: &[&Ended]) -> Result<bool, SettleError> {
+        // What an endpoint of before answered says nothing of the one there is now.
+        if self.endpoints.borrow().by_name.get(action).is_none_or(|current| current.url != endpoint.url) {
+            return Ok(false);
+        }
         let now = Utc::now();
         let reports: Vec<Report> = ended.iter().map(|ended| verdict::report(&ended.attempt.answer)).collect();
         let change = self.state.report(action, endpoint.threshold(), &reports, now.timestamp_millis()).await?;
@@ -160,7 +188,8 @@ fn judge(done: Done) -> Option<(Arc<Endpoint>, Ended)> {
     let retry = &endpoint.spec.retry;
     let most = delivery.max_attempts.unwrap_or(retry.max_attempts);
     let verdict = verdict::verdict(&attempt.answer, delivery.attempts + 1, most, retry, rand::random());
-    Some((endpoint, Ended { delivery, attempt, verdict }))
+    let url = endpoint.url.as_str().to_owned();
+    Some((endpoint, Ended { delivery, attempt, verdict, url }))
 }
 
 fn record(ended: &Ended) {

@@ -1,7 +1,7 @@
 //! What happens to deliveries as time passes: claims of the dead are freed, what waits too long expires, what is old is
 //! forgotten; and the event store is told what has been read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +12,19 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::endpoint::Endpoints;
 use super::intake::CURSORS;
+use super::store::endpoints as remembered;
 use super::store::upkeep::{self as store, Bounds};
 use crate::bus::embedded::store as event_store;
 use crate::database::within;
 
 const EVERY: Duration = Duration::from_secs(2);
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Pages of one kind in a round: far more than come between two rounds.
+const PAGES: usize = 100;
 
 /// Rounds in which several processes deliver before that is said: for a while they do at every rollout.
 const SEVERAL: u32 = 60;
@@ -42,6 +46,7 @@ pub(super) struct Upkeep {
     pub ingestion: PgPool,
     pub endpoints: watch::Receiver<Arc<Endpoints>>,
     pub namespace: String,
+    pub instance: Uuid,
     /// How long deliveries that ended are kept.
     pub keep: Duration,
     /// Whether this process has its state for itself.
@@ -81,7 +86,7 @@ impl Upkeep {
                 );
             }
         }
-        let freed = store::free_lost(&self.pool).await?;
+        let freed = store::free_lost(&self.pool, self.instance).await?;
         if freed > 0 {
             info!(freed, "deliveries that a lost process had under way are attempted again");
             counter!("cornjacket_deliveries_freed_total").increment(freed);
@@ -90,7 +95,16 @@ impl Upkeep {
         self.expire(&endpoints).await?;
         self.cancel().await?;
         let seconds = i64::try_from(self.keep.as_secs()).unwrap_or(i64::MAX);
-        counter!("cornjacket_deliveries_forgotten_total").increment(store::forget(&self.pool, seconds).await?);
+        for _ in 0..PAGES {
+            let forgotten = store::forget(&self.pool, seconds).await?;
+            counter!("cornjacket_deliveries_forgotten_total").increment(forgotten);
+            if forgotten < store::ROWS.unsigned_abs() {
+                break;
+            }
+        }
+        // Another process may have forgotten one that was removed and made again in one go.
+        let names: Vec<&str> = endpoints.matchers.keys().map(String::as_str).collect();
+        remembered::since(&self.pool, &names).await?;
         self.measure(&endpoints, &mut notes.measured).await?;
         let positions = CURSORS.positions(&self.pool).await?;
         if notes.reported != positions {
@@ -108,7 +122,18 @@ impl Upkeep {
         let bounds: Vec<_> = endpoints.by_name.values().map(bounds).collect();
         let bounds: Vec<Bounds<'_>> =
             bounds.iter().map(|(action, most, longest)| Bounds { action, most: *most, longest_ms: *longest }).collect();
-        for (action, expired) in store::expire(&self.pool, &bounds).await? {
+        let mut all: BTreeMap<String, i64> = BTreeMap::new();
+        for _ in 0..PAGES {
+            let expired = store::expire(&self.pool, &bounds).await?;
+            let full = expired.iter().any(|(_, count)| *count >= store::ROWS);
+            for (action, count) in expired {
+                *all.entry(action).or_default() += count;
+            }
+            if !full {
+                break;
+            }
+        }
+        for (action, expired) in all {
             warn!(action, expired, "deliveries expired: they waited too long, or too many waited");
             counter!("cornjacket_deliveries_total", "outcome" => "expired").increment(expired.unsigned_abs());
         }
@@ -116,7 +141,14 @@ impl Upkeep {
     }
 
     async fn cancel(&self) -> Result<(), sqlx::Error> {
-        let cancelled = store::cancel_removed(&self.pool, &self.namespace).await?;
+        let mut cancelled = 0;
+        for _ in 0..PAGES {
+            let some = store::cancel_removed(&self.pool, &self.namespace).await?;
+            cancelled += some;
+            if some < store::ROWS.unsigned_abs() {
+                break;
+            }
+        }
         if cancelled > 0 {
             info!(cancelled, "deliveries cancelled: their action was removed");
             counter!("cornjacket_deliveries_total", "outcome" => "cancelled").increment(cancelled);

@@ -72,6 +72,7 @@ pub async fn run(args: ActArgs, logs: &LogArgs) -> anyhow::Result<()> {
         loaded: process.readiness.gate("actions", "loading"),
         intake: process.readiness.gate("events", "connecting to the databases"),
         dispatch: process.readiness.gate("deliveries", "connecting to the database"),
+        settle: process.readiness.gate("answers", "connecting to the database"),
     };
     let service = actions.start(&process.lifecycle)?;
     let operations = crate::operate::http::routes(process.operations("actions"));

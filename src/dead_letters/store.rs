@@ -206,3 +206,19 @@ pub async fn change(
     tx.commit().await?;
     Ok(counts.into_iter().collect())
 }
+
+/// How long letters that were replayed are kept. Those that were discarded stay: they say which events are in no row.
+const KEPT: &str = "30 days";
+
+/// Forgets letters that were replayed long ago, some of them at a time.
+pub async fn forget(pool: &PgPool, consumer: &str) -> Result<u64, sqlx::Error> {
+    let forgotten = sqlx::query(
+        "DELETE FROM dlq WHERE dlq_id IN (
+            SELECT dlq_id FROM dlq WHERE consumer = $1 AND status = 'replayed' AND resolved_at < now() - $2::interval LIMIT 1000 FOR UPDATE SKIP LOCKED)",
+    )
+    .bind(consumer)
+    .bind(KEPT)
+    .execute(pool)
+    .await?;
+    Ok(forgotten.rows_affected())
+}

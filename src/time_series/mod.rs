@@ -39,6 +39,11 @@ use crate::{database, dead_letters};
 
 pub use crate::dead_letters::TSDB_WRITER;
 
+/// The consumer group that reads for a table.
+fn group(table: &str) -> String {
+    format!("{TSDB_WRITER}:{table}")
+}
+
 /// The name under which a series keeps partitions of the event store from being dropped.
 fn reader_name(table: &str) -> String {
     format!("timeseries:{table}")

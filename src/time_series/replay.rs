@@ -7,13 +7,13 @@ use chrono::{TimeDelta, Utc};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
 
-use super::TSDB_WRITER;
 use super::batch::Batch;
 use super::layout::{Layout, Partitions};
 use super::program::Row;
 use super::store::{self, statement};
+use super::{TSDB_WRITER, group};
 use crate::dead_letters::replay::{Outcome, Replay, Requested};
-use crate::event::StoredEvent;
+use crate::event::{Shard, StoredEvent};
 use crate::registry::{Catalog, LoadedSeries};
 
 pub(super) struct Replays {
@@ -42,7 +42,7 @@ impl Replay for Replays {
         match loaded.program.row(&event) {
             Err(error) => Ok(Outcome::Failed(format!("time series {name}: {error}"))),
             Ok(None) => Ok(Outcome::Replayed(Some("the time series does not take it".to_owned()))),
-            Ok(Some(row)) => self.write(connection, &loaded, row).await,
+            Ok(Some(row)) => self.write(connection, &loaded, (row, letter.shard.zip(letter.position))).await,
         }
     }
 }
@@ -52,7 +52,7 @@ impl Replays {
         &self,
         connection: &mut PgConnection,
         loaded: &LoadedSeries,
-        row: Row,
+        (row, place): (Row, Option<(Shard, i64)>),
     ) -> Result<Outcome, sqlx::Error> {
         let series = &loaded.series;
         let made = store::made(&self.pool, &series.table, &loaded.spec.projection_type).await?;
@@ -61,6 +61,14 @@ impl Replays {
         };
         if Utc::now() - row.time > TimeDelta::seconds(series.retention_seconds) {
             return Ok(Outcome::Replayed(Some("it is older than the retention, and was not written".to_owned())));
+        }
+        // A table that was made anew is filled from the event store: the writer comes to the event itself.
+        if let Some(place) = place
+            && store::has_read(connection, &group(&series.table), place).await? == Some(false)
+        {
+            return Ok(Outcome::Replayed(Some(
+                "the series is being filled, and will come to the event itself".to_owned(),
+            )));
         }
         // Where the table was made anew, it was filled from the event store.
         if store::has_row(connection, &series.table, &row).await? {

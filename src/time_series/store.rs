@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 use super::batch::Batch;
 use super::program::Row;
+use crate::event::Shard;
 
 /// A table as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,6 +155,20 @@ pub async fn has_row(connection: &mut PgConnection, table: &str, row: &Row) -> R
         .bind(row.time)
         .bind(row.event_id)
         .fetch_one(connection)
+        .await
+}
+
+/// Whether the writer of a table has read an event's place; `None` where it reads none.
+pub async fn has_read(
+    connection: &mut PgConnection,
+    group: &str,
+    (shard, position): (Shard, i64),
+) -> Result<Option<bool>, sqlx::Error> {
+    sqlx::query_scalar("SELECT position >= $3 FROM series_cursor WHERE consumer_group = $1 AND shard = $2")
+        .bind(group)
+        .bind(shard)
+        .bind(position)
+        .fetch_optional(connection)
         .await
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::writer::{Tools, Writer};
-use super::{TSDB_WRITER, TimeSeries, reader_name, store};
+use super::{TimeSeries, reader_name, store};
 use crate::bus::BusError;
 use crate::bus::embedded::store::{Cursors, heads, report_reader};
 use crate::bus::wake::Wake;
@@ -175,6 +175,6 @@ impl Supervisor {
 fn cursors(table: &str) -> Cursors {
     static GROUPS: Mutex<BTreeMap<String, &'static str>> = Mutex::new(BTreeMap::new());
     let mut groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
-    let group = groups.entry(table.to_owned()).or_insert_with(|| format!("{TSDB_WRITER}:{table}").leak());
+    let group = groups.entry(table.to_owned()).or_insert_with(|| super::group(table).leak());
     Cursors::of(group, "series_cursor")
 }

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::layout::{Layout, Partitions};
 use super::{partitions, store};
+use crate::database::is_outage;
 use crate::registry::{Catalog, LoadedSeries};
 
 /// How often; each instance waits up to a quarter longer, by chance.
@@ -60,7 +61,15 @@ impl Upkeep {
         let mut all = true;
         if store::lock_upkeep(&mut lock).await? {
             for loaded in catalog.series.values() {
-                all &= self.look_after(loaded, now).await?;
+                // One whose table is locked by somebody holds up no other.
+                all &= match self.look_after(loaded, now).await {
+                    Ok(is_there) => is_there,
+                    Err(error) if is_outage(&error) && !is_locked(&error) => return Err(error),
+                    Err(error) => {
+                        warn!(series = loaded.spec.projection_type, %error, "the partitions of a time series could not be looked after");
+                        false
+                    }
+                };
             }
         }
         lock.commit().await?;
@@ -85,4 +94,9 @@ impl Upkeep {
         }
         Ok(true)
     }
+}
+
+/// Somebody else holds a lock that is waited for.
+fn is_locked(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(e) if e.code().as_deref() == Some("55P03"))
 }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Service;
-use super::problem::{ActionError, Problem};
+use super::problem::{ActionError, Problem, storable};
 use crate::actions::store::endpoints;
 use crate::actions::store::lists::{self, ActionRow};
 use crate::event::StoredEvent;
@@ -83,6 +83,7 @@ pub async fn disable(
     body: Result<Json<Disable>, JsonRejection>,
 ) -> Result<Json<ActionRow>, ActionError> {
     let Json(Disable { reason }) = body?;
+    known(&service, &action).await?;
     if !(1..=500).contains(&reason.chars().count()) || reason.contains('\0') {
         return Err(ActionError::Bad("reason: must have 1 to 500 characters".to_owned()));
     }
@@ -103,6 +104,7 @@ pub async fn enable(
     body: Result<Json<Nothing>, JsonRejection>,
 ) -> Result<Json<ActionRow>, ActionError> {
     let Json(Nothing {}) = body?;
+    known(&service, &action).await?;
     service.state.reset(&action).await?;
     endpoints::forget_health(&service.pool, &action).await?;
     switch(&service, &action, None).await
@@ -168,11 +170,12 @@ async fn switch(service: &Service, action: &str, off: Option<&str>) -> Result<Js
     Ok(Json(known(service, action).await?))
 }
 
-async fn known(service: &Service, action: &str) -> Result<ActionRow, ActionError> {
-    if let Some(row) = lists::actions(&service.pool, Some(action)).await?.pop() {
+pub(super) async fn known(service: &Service, action: &str) -> Result<ActionRow, ActionError> {
+    let action = storable("action", action.to_owned())?;
+    if let Some(row) = lists::actions(&service.pool, Some(&action)).await?.pop() {
         return Ok(row);
     }
     let endpoints = service.endpoints.borrow();
-    let meant = crds::nearest(action, endpoints.by_name.keys().map(String::as_str)).map(str::to_owned);
+    let meant = crds::nearest(&action, endpoints.by_name.keys().map(String::as_str)).map(str::to_owned);
     Err(ActionError::NoAction { action: action.chars().take(100).collect(), meant })
 }

@@ -10,8 +10,8 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Service;
-use super::actions::Nothing;
-use super::problem::{ActionError, Problem};
+use super::actions::{Nothing, known};
+use super::problem::{ActionError, Problem, storable};
 use crate::actions::store::lists::{self, AttemptRow, DeliveryRow, Filter};
 
 const STATUSES: [&str; 6] = ["pending", "delivered", "failed", "suppressed", "expired", "cancelled"];
@@ -99,10 +99,10 @@ pub async fn list(
         return Err(ActionError::Bad(format!("limit: must be 1 to 100, is {limit}")));
     }
     let filter = Filter {
-        action: asked.action,
+        action: action(&service, asked.action).await?,
         status: asked.status.map(status).transpose()?,
         event_id: asked.event_id,
-        aggregate_id: asked.aggregate_id,
+        aggregate_id: asked.aggregate_id.map(|id| storable("aggregate_id", id)).transpose()?,
         from: asked.from,
         to: asked.to,
         ids: None,
@@ -181,15 +181,18 @@ pub async fn retry(
         return Err(ActionError::Bad("ids: at most 1000 at a time".to_owned()));
     }
     let status = match (asked.status, &asked.ids) {
+        (Some(given), _) if ["pending", "suppressed"].contains(&given.as_str()) => {
+            return Err(ActionError::Bad(format!("status: what is {given} cannot be made again")));
+        }
         (Some(given), _) => Some(status(given)?),
         (None, None) => Some("failed".to_owned()),
         (None, Some(_)) => None,
     };
     let filter = Filter {
-        action: asked.action,
+        action: action(&service, asked.action).await?,
         status,
         event_id: None,
-        aggregate_id: asked.aggregate_id,
+        aggregate_id: asked.aggregate_id.map(|id| storable("aggregate_id", id)).transpose()?,
         from: asked.from,
         to: asked.to,
         ids: asked.ids,
@@ -201,16 +204,27 @@ async fn again(service: &Service, filter: &Filter) -> Result<usize, ActionError>
     let endpoints = service.endpoints.borrow().clone();
     let grants: Vec<(&str, i32)> =
         endpoints.by_name.values().map(|endpoint| (endpoint.name(), endpoint.spec.retry.max_attempts)).collect();
-    // What is made again is pending, which is not found a second time.
+    let asked_at = lists::now(&service.pool).await?;
     let mut retried = 0;
     loop {
-        let actions = lists::retry(&service.pool, filter, &grants, RETRIED_AT_ONCE).await?;
+        let actions = lists::retry(&service.pool, filter, (&grants, asked_at), RETRIED_AT_ONCE).await?;
         service.made.add(actions.iter().map(String::as_str));
         retried += actions.len();
         if actions.len() < usize::try_from(RETRIED_AT_ONCE).unwrap_or(usize::MAX) {
             return Ok(retried);
         }
     }
+}
+
+/// An action that there is, or of which there are deliveries still.
+async fn action(service: &Service, given: Option<String>) -> Result<Option<String>, ActionError> {
+    let Some(name) = given else { return Ok(None) };
+    let name = storable("action", name)?;
+    let filter = Filter { action: Some(name.clone()), ..Filter::default() };
+    if lists::deliveries(&service.pool, &filter, None, 1).await?.is_empty() {
+        known(service, &name).await?;
+    }
+    Ok(Some(name))
 }
 
 fn status(given: String) -> Result<String, ActionError> {

@@ -41,6 +41,14 @@ pub enum ActionError {
     State(#[from] StateError),
 }
 
+/// A text that a column could have.
+pub fn storable(field: &str, text: String) -> Result<String, ActionError> {
+    if text.contains('\0') {
+        return Err(ActionError::Bad(format!("{field}: must not contain the character U+0000")));
+    }
+    Ok(text)
+}
+
 impl From<QueryRejection> for ActionError {
     fn from(rejection: QueryRejection) -> Self {
         Self::Bad(rejection.body_text())

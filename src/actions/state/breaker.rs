@@ -79,7 +79,7 @@ impl Breaker {
         match report {
             Report::Succeeded => {
                 let was_open = self.open_until.is_some();
-                *self = Self::default();
+                *self = Self { paused_until: self.paused_until, ..Self::default() };
                 if was_open { Change::Closed } else { Change::None }
             }
             Report::Paused(pause) => {
@@ -165,5 +165,8 @@ mod tests {
         assert_eq!(breaker.admit(599, 10), Admission::NotBefore(600));
         assert_eq!(breaker.admit(600, 10), Admission::All);
         assert_eq!(breaker, Breaker { paused_until: 600, ..Breaker::default() });
+        // One that was under way and succeeded does not take the word of another back.
+        assert_eq!(breaker.report(THRESHOLD, Report::Succeeded, 100), Change::None);
+        assert_eq!(breaker.admit(599, 10), Admission::NotBefore(600));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::breaker::{Admission, Breaker, Change, Report, Threshold};
 use super::window::Window;
@@ -22,7 +23,8 @@ pub struct Memory {
 struct Action {
     breaker: Breaker,
     window: Window,
-    keys: HashMap<String, (Uuid, i64)>,
+    /// By a hash of the key: an action makes keys as long as it likes.
+    keys: HashMap<u128, (Uuid, i64)>,
     /// How many keys there may be before old ones are looked for.
     sweep_at: usize,
 }
@@ -82,12 +84,13 @@ impl Memory {
 
 impl Action {
     fn is_duplicate(&mut self, window_ms: i64, event: &Seen) -> bool {
-        match self.keys.get(&event.key) {
+        let key = xxh3_128(event.key.as_bytes());
+        match self.keys.get(&key) {
             Some((first, _)) if *first == event.event_id => false,
             // Events of one key may come from several shards, and not quite in order.
             Some((_, at)) if (event.at - at).abs() < window_ms => true,
             _ => {
-                self.keys.insert(event.key.clone(), (event.event_id, event.at));
+                self.keys.insert(key, (event.event_id, event.at));
                 false
             }
         }

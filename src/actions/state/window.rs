@@ -30,6 +30,10 @@ impl Window {
     /// Permits that were not used.
     pub fn give_back(&mut self, unused: i64) {
         self.started = (self.started - unused).max(0);
+        if self.started == 0 {
+            // It has not begun.
+            self.ends = 0;
+        }
     }
 }
 
@@ -54,6 +58,15 @@ mod tests {
         assert_eq!(window.take(TEN_A_MINUTE, 10, 0), (10, None));
         window.give_back(3);
         assert_eq!(window.take(TEN_A_MINUTE, 10, 1), (3, Some(60_000)));
+    }
+
+    #[test]
+    fn a_window_in_which_nothing_started_has_not_begun() {
+        let mut window = Window::default();
+        window.take(TEN_A_MINUTE, 10, 0);
+        window.give_back(10);
+        assert_eq!(window.take(TEN_A_MINUTE, 10, 59_000), (10, None));
+        assert_eq!(window.take(TEN_A_MINUTE, 1, 61_000), (0, Some(119_000)), "ten a minute from then");
     }
 
     #[test]

@@ -18,8 +18,12 @@ pub struct Share<'a> {
     pub lease_ms: i64,
 }
 
-/// Claims what is due, the longest due first.
-pub async fn claim(pool: &PgPool, instance: Uuid, shares: &[Share<'_>]) -> Result<Vec<Delivery>, sqlx::Error> {
+/// Claims what is due, the longest due first. `claim` tells this claim from others of the same process.
+pub async fn claim(
+    pool: &PgPool,
+    (instance, claim): (Uuid, Uuid),
+    shares: &[Share<'_>],
+) -> Result<Vec<Delivery>, sqlx::Error> {
     sqlx::query_as(
         "WITH share AS (SELECT * FROM unnest($2::text[], $3::bigint[], $4::boolean[], $5::bigint[])
                                       AS s (action, most, ordered, lease_ms)),
@@ -35,9 +39,9 @@ pub async fn claim(pool: &PgPool, instance: Uuid, shares: &[Share<'_>]) -> Resul
                                AND e.status = 'pending' AND e.position < w.position))
                     ORDER BY w.next_attempt_at LIMIT s.most FOR UPDATE OF w SKIP LOCKED) d)
          UPDATE delivery d
-            SET claimed_by = $1, claimed_until = now() + due.lease_ms * interval '1 millisecond'
+            SET claimed_by = $1, claim_id = $6, claimed_until = now() + due.lease_ms * interval '1 millisecond'
            FROM due WHERE d.delivery_id = due.delivery_id
-         RETURNING d.delivery_id, d.action, d.aggregate_id, coalesce(d.body, '') AS body, d.traceparent, d.attempts,
+         RETURNING d.delivery_id, d.claim_id, d.action, coalesce(d.body, '') AS body, d.traceparent, d.attempts,
                    d.max_attempts, d.created_at",
     )
     .bind(instance)
@@ -45,6 +49,7 @@ pub async fn claim(pool: &PgPool, instance: Uuid, shares: &[Share<'_>]) -> Resul
     .bind(shares.iter().map(|share| share.most).collect::<Vec<_>>())
     .bind(shares.iter().map(|share| share.ordered).collect::<Vec<_>>())
     .bind(shares.iter().map(|share| share.lease_ms).collect::<Vec<_>>())
+    .bind(claim)
     .fetch_all(pool)
     .await
 }
@@ -55,6 +60,8 @@ pub struct Ended {
     pub delivery: Delivery,
     pub attempt: Attempt,
     pub verdict: Verdict,
+    /// Where it was made.
+    pub url: String,
 }
 
 impl Ended {
@@ -80,29 +87,30 @@ impl Ended {
 }
 
 /// Keeps what came of attempts. Those whose claim another process took meanwhile are left to it.
-pub async fn settle(pool: &PgPool, instance: Uuid, ended: &[Ended]) -> Result<(), sqlx::Error> {
+pub async fn settle(pool: &PgPool, ended: &[Ended]) -> Result<(), sqlx::Error> {
     let answers = || ended.iter().map(|ended| &ended.attempt.answer);
     let starts: Vec<DateTime<Utc>> = ended.iter().map(|ended| ended.attempt.started_at).collect();
     let millis = |ended: &Ended| i32::try_from(ended.attempt.duration.as_millis()).unwrap_or(i32::MAX);
     let mut transaction = pool.begin().await?;
     sqlx::query(
         "WITH ended AS (
-           SELECT * FROM unnest($2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[], $7::int[],
+           SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[], $7::int[],
                                 $8::smallint[], $9::text[], $10::text[])
-                    AS e (delivery_id, state, after_ms, message, started_at, duration_ms, status, error, answer)),
+                    AS e (delivery_id, claim_id, state, after_ms, message, started_at, duration_ms, status, error, answer)),
               settled AS (
            UPDATE delivery d
-              SET status = e.state, attempts = d.attempts + 1, message = e.message, claimed_by = NULL, claimed_until = NULL,
+              SET status = e.state, attempts = d.attempts + 1, message = e.message,
+                  claimed_by = NULL, claim_id = NULL, claimed_until = NULL,
                   next_attempt_at = now() + e.after_ms * interval '1 millisecond',
                   finished_at = CASE WHEN e.state <> 'pending' THEN now() END
-             FROM ended e WHERE d.delivery_id = e.delivery_id AND d.claimed_by = $1
-           RETURNING d.delivery_id, d.attempts)
+             FROM ended e WHERE d.delivery_id = e.delivery_id AND d.claim_id = e.claim_id
+           RETURNING d.delivery_id, e.claim_id, d.attempts)
          INSERT INTO delivery_attempt (delivery_id, number, started_at, duration_ms, status, error, answer)
          SELECT s.delivery_id, s.attempts, e.started_at, e.duration_ms, e.status, e.error, e.answer
-           FROM settled s JOIN ended e USING (delivery_id)",
+           FROM settled s JOIN ended e USING (delivery_id, claim_id)",
     )
-    .bind(instance)
     .bind(ended.iter().map(|ended| ended.delivery.delivery_id).collect::<Vec<_>>())
+    .bind(ended.iter().map(|ended| ended.delivery.claim_id).collect::<Vec<_>>())
     .bind(ended.iter().map(Ended::status).collect::<Vec<_>>())
     .bind(ended.iter().map(Ended::after_ms).collect::<Vec<_>>())
     .bind(ended.iter().map(Ended::why).collect::<Vec<_>>())
@@ -114,29 +122,34 @@ pub async fn settle(pool: &PgPool, instance: Uuid, ended: &[Ended]) -> Result<()
     .execute(&mut *transaction)
     .await?;
     let gone = ended.iter().filter_map(|ended| match &ended.verdict {
-        Verdict::Gone { why } => Some((ended.delivery.action.as_str(), why.as_str())),
+        Verdict::Gone { why } => Some((ended.delivery.action.as_str(), why.as_str(), ended.url.as_str())),
         _ => None,
     });
-    for (action, why) in gone {
+    // One that answered late may not be the endpoint any more.
+    for (action, why, url) in gone {
         sqlx::query(
             "UPDATE action_config SET state = 'disabled', reason = $2, gone = true, changed_at = now()
-              WHERE action = $1 AND state = 'enabled'",
+              WHERE action = $1 AND state = 'enabled' AND url = $3",
         )
         .bind(action)
         .bind(why)
+        .bind(url)
         .execute(&mut *transaction)
         .await?;
     }
     transaction.commit().await
 }
 
-/// Gives claims back of which no attempt was made.
-pub async fn give_back(pool: &PgPool, instance: Uuid, deliveries: &[Uuid]) -> Result<(), sqlx::Error> {
+/// Gives claims back of which no attempt was made: deliveries, each with its claim.
+pub async fn give_back(pool: &PgPool, deliveries: &[(Uuid, Uuid)]) -> Result<(), sqlx::Error> {
+    let (ids, claims): (Vec<Uuid>, Vec<Uuid>) = deliveries.iter().copied().unzip();
     sqlx::query(
-        "UPDATE delivery SET claimed_by = NULL, claimed_until = NULL WHERE delivery_id = ANY($2) AND claimed_by = $1",
+        "UPDATE delivery d SET claimed_by = NULL, claim_id = NULL, claimed_until = NULL
+           FROM unnest($1::uuid[], $2::uuid[]) AS g (delivery_id, claim_id)
+          WHERE d.delivery_id = g.delivery_id AND d.claim_id = g.claim_id",
     )
-    .bind(instance)
-    .bind(deliveries)
+    .bind(ids)
+    .bind(claims)
     .execute(pool)
     .await?;
     Ok(())

@@ -107,6 +107,11 @@ const COLUMNS: &str = "SELECT d.delivery_id, d.action, d.event_id, d.event_type,
        CASE WHEN d.status = 'pending' THEN d.next_attempt_at END AS next_attempt_at, d.message, d.created_at, d.finished_at
   FROM delivery d";
 
+/// The clock of the database.
+pub async fn now(pool: &PgPool) -> Result<DateTime<Utc>, sqlx::Error> {
+    sqlx::query_scalar("SELECT now()").fetch_one(pool).await
+}
+
 /// The newest deliveries before `before`.
 pub async fn deliveries(
     pool: &PgPool,
@@ -164,28 +169,33 @@ pub async fn actions(pool: &PgPool, only: Option<&str>) -> Result<Vec<ActionRow>
 
 /// Deliveries that ended are made again: each gets as many attempts as the action grants a new one, some of them at a time. Returns
 /// whose they were.
+///
+/// Only those that ended before `ended_before`: what is made again may end again at once.
 pub async fn retry(
     pool: &PgPool,
     filter: &Filter,
-    grants: &[(&str, i32)],
+    (grants, ended_before): (&[(&str, i32)], DateTime<Utc>),
     limit: i64,
 ) -> Result<Vec<String>, sqlx::Error> {
-    let mut sql = QueryBuilder::new(
-        "WITH due AS (SELECT d.delivery_id FROM delivery d JOIN action_config c ON c.action = d.action",
-    );
-    filter.push(&mut sql);
-    sql.push(
-        " AND d.finished_at IS NOT NULL AND d.body IS NOT NULL AND d.status IN ('failed', 'expired', 'cancelled', 'delivered')
-          ORDER BY d.delivery_id LIMIT ",
-    );
-    sql.push_bind(limit).push(" FOR UPDATE OF d SKIP LOCKED), granted AS (SELECT * FROM unnest(");
+    let mut sql = QueryBuilder::new("WITH granted AS (SELECT * FROM unnest(");
     sql.push_bind(grants.iter().map(|(action, _)| (*action).to_owned()).collect::<Vec<_>>()).push("::text[], ");
     sql.push_bind(grants.iter().map(|(_, most)| *most).collect::<Vec<_>>());
     sql.push(
-        "::int[]) AS g (action, most))
+        "::int[]) AS g (action, most)),
+         due AS (SELECT d.delivery_id, g.most FROM delivery d JOIN granted g ON g.action = d.action",
+    );
+    filter.push(&mut sql);
+    sql.push(" AND d.finished_at < ").push_bind(ended_before);
+    sql.push(
+        " AND d.body IS NOT NULL AND d.status IN ('failed', 'expired', 'cancelled', 'delivered')
+          ORDER BY d.delivery_id LIMIT ",
+    );
+    sql.push_bind(limit);
+    sql.push(
+        " FOR UPDATE OF d)
          UPDATE delivery d SET status = 'pending', next_attempt_at = now(), finished_at = NULL, message = 'asked for again',
-                waiting_since = now(), max_attempts = d.attempts + g.most
-           FROM due, granted g WHERE d.delivery_id = due.delivery_id AND g.action = d.action RETURNING d.action",
+                waiting_since = now(), max_attempts = d.attempts + due.most
+           FROM due WHERE d.delivery_id = due.delivery_id RETURNING d.action",
     );
     sql.build_query_scalar().fetch_all(pool).await
 }

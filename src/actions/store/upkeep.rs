@@ -1,23 +1,25 @@
 //! What is done to deliveries as time passes.
 
 use sqlx::PgPool;
+use uuid::Uuid;
 
-/// Rows that one statement changes at most.
-const ROWS: i64 = 1_000;
+/// Rows that one statement changes at most: where it is as many, there may be more.
+pub const ROWS: i64 = 1_000;
 
-/// Frees what processes had claimed that are dead, or too late.
-pub async fn free_lost(pool: &PgPool) -> Result<u64, sqlx::Error> {
+/// Frees what other processes had claimed that are dead, or too late. What this one has it settles itself.
+pub async fn free_lost(pool: &PgPool, instance: Uuid) -> Result<u64, sqlx::Error> {
     let freed = sqlx::query(
-        "UPDATE delivery d SET claimed_by = NULL, claimed_until = NULL
+        "UPDATE delivery d SET claimed_by = NULL, claim_id = NULL, claimed_until = NULL
           WHERE d.delivery_id IN (
             SELECT c.delivery_id FROM delivery c
-             WHERE c.claimed_by IS NOT NULL
+             WHERE c.claimed_by IS NOT NULL AND c.claimed_by <> $2
                AND (c.claimed_until < now() OR NOT EXISTS (
                      SELECT FROM instance i WHERE i.instance = c.claimed_by AND i.role = 'act'
                         AND i.heartbeat_at > now() - interval '15 seconds'))
              LIMIT $1 FOR UPDATE SKIP LOCKED)",
     )
     .bind(ROWS)
+    .bind(instance)
     .execute(pool)
     .await?;
     Ok(freed.rows_affected())

@@ -106,6 +106,7 @@ fn deliver(
         loaded: process.readiness.gate("actions", "loading"),
         intake: process.readiness.gate("events", "connecting to the databases"),
         dispatch: process.readiness.gate("deliveries", "connecting to the database"),
+        settle: process.readiness.gate("answers", "connecting to the database"),
     };
     Ok(actions.start(&process.lifecycle)?)
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use metrics::counter;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -109,7 +110,7 @@ pub struct Discarded {
 pub async fn replay(
     State(databases): State<Databases>,
     path: Result<Path<String>, PathRejection>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<(StatusCode, Json<Letter>), LetterError> {
     let asked: ReplayOne = if body.is_empty() { ReplayOne::default() } else { read(&body)? };
     let change = Change::Replay { append: asked.append };
@@ -129,7 +130,7 @@ pub async fn replay(
 )]
 pub async fn replay_many(
     State(databases): State<Databases>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<(StatusCode, Json<Requested>), LetterError> {
     let asked: ReplayMany = read(&body)?;
     let filters = Filters {
@@ -164,7 +165,7 @@ pub async fn replay_many(
 pub async fn discard(
     State(databases): State<Databases>,
     path: Result<Path<String>, PathRejection>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Json<Letter>, LetterError> {
     let asked: DiscardOne = read(&body)?;
     let reason = reason(&asked.reason)?;
@@ -182,7 +183,10 @@ pub async fn discard(
         (status = 400, body = Problem, content_type = "application/problem+json", description = "A bad filter or none, or no reason"),
     ),
 )]
-pub async fn discard_many(State(databases): State<Databases>, body: Bytes) -> Result<Json<Discarded>, LetterError> {
+pub async fn discard_many(
+    State(databases): State<Databases>,
+    Body(body): Body,
+) -> Result<Json<Discarded>, LetterError> {
     let asked: DiscardMany = read(&body)?;
     let filters = Filters {
         consumer: asked.consumer,
@@ -200,7 +204,23 @@ pub async fn discard_many(State(databases): State<Databases>, body: Bytes) -> Re
     Ok(Json(Discarded { discarded: consumers.values().sum(), consumers }))
 }
 
-/// Reads a body, whatever its content type: it is JSON.
+/// A body that says that it is JSON: no form of a web page can send one, so no page that somebody looks at can change letters.
+pub struct Body(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = LetterError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, LetterError> {
+        let given = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if !given.to_ascii_lowercase().starts_with("application/json") {
+            let shown: String = given.chars().take(60).collect();
+            return Err(LetterError::Bad(format!("content-type: '{shown}' must be application/json")));
+        }
+        let body = Bytes::from_request(request, state).await;
+        body.map(Self).map_err(|error| LetterError::Bad(format!("the body: {}", error.body_text())))
+    }
+}
+
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, LetterError> {
     serde_json::from_slice(body).map_err(|error| LetterError::Bad(format!("the body: {error}")))
 }

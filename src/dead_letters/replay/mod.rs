@@ -156,6 +156,11 @@ fn record(consumer: &'static str, pass: Pass, took: Duration) {
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge")]
 async fn count(pool: &PgPool, consumer: &'static str) {
+    match within(POLL, super::store::forget(pool, consumer)).await {
+        Ok(0) => {}
+        Ok(letters) => debug!(consumer, letters, "forgot dead letters that were done with long ago"),
+        Err(error) => debug!(%error, consumer, "cannot forget dead letters"),
+    }
     let counts = match within(POLL, super::store::count(pool, consumer)).await {
         Ok(counts) => counts,
         Err(error) => return debug!(%error, consumer, "cannot count dead letters"),

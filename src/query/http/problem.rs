@@ -121,6 +121,12 @@ fn database(cause: &sqlx::Error) -> Class {
             "the query took too long: ask for less, or walk the rows with a cursor (an empty cursor= begins)",
             None,
         ),
+        (_, Some("22003")) => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "urn:cornjacket:problem:out-of-range",
+            "the result is larger than a number may be: ask for a shorter range, or for min and max",
+            None,
+        ),
         // Shutdown, crash, start-up, too many connections, a standby that needs what was being read.
         (_, Some(code)) if code.starts_with("57P") || code.starts_with("08") || ["53300", "40001"].contains(&code) => {
             AWAY

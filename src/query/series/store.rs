@@ -169,12 +169,12 @@ fn last_of_all(name: &str, table: &str, scope: &str) -> String {
 /// at 0.
 fn rate(name: &str, table: &str, scope: &str) -> String {
     let pairs = format!(
-        "SELECT \"time\", {name} AS v, lag({name}) OVER w AS before, \"time\" - lag(\"time\") OVER w AS passed \
+        "SELECT \"time\", {name}::float8 AS v, lag({name}::float8) OVER w AS before, \"time\" - lag(\"time\") OVER w AS passed \
          FROM {table} WHERE {scope} AND {name} IS NOT NULL \
          WINDOW w AS (PARTITION BY \"aggregate_id\" ORDER BY \"time\", \"event_id\")"
     );
     format!(
-        "SELECT {BUCKET} AS \"time\", sum((CASE WHEN v >= before THEN v - before ELSE v END)::float8) \
+        "SELECT {BUCKET} AS \"time\", sum(CASE WHEN v >= before THEN v - before ELSE v END) \
          / nullif(extract(epoch FROM sum(passed))::float8, 0) AS {name} \
          FROM ({pairs}) p WHERE passed IS NOT NULL GROUP BY 1"
     )

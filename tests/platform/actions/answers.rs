@@ -204,3 +204,20 @@ async fn another_url_is_another_endpoint_also_after_a_restart() {
     world.until("broken", "delivered", 1).await;
     eventually(SOON, || async { world.endpoint("broken").await.2 == Some(true) }).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_old_url_still_answers_says_nothing_of_the_new_one() {
+    let world = World::new("late").await;
+    let _act = world.launch("").ready().await;
+    world.receiver.script("/old", [Answer::status(410).after(Duration::from_secs(6))]);
+    let more = "circuitBreaker: {failures: 1, cooldown: 1h}, timeout: 20s";
+    world.declare("tell", "/old", more).await;
+    world.send_many(&["a", "b", "c"], 1).await;
+    world.receiver.until("/old", 3, SOON).await;
+    world.declare("tell", "/new", more).await;
+    world.until("tell", "failed", 3).await;
+    world.send("d", 1).await;
+    world.until("tell", "delivered", 1).await;
+    let (state, _, healthy, _) = world.endpoint("tell").await;
+    assert_eq!((state.as_str(), world.receiver.count("/new")), ("enabled", 1), "{healthy:?}");
+}

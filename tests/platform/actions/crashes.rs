@@ -127,3 +127,26 @@ async fn deliveries_go_on_after_the_database_was_restarted_under_load() {
     .await;
     is_whole(&world.receiver, "/hook").unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_for_longer_than_a_heartbeat_has_nothing_sent_twice() {
+    let mut postgres = OwnPostgres::start_new("actions-away");
+    let platform = Platform::new("actions-away", postgres.fresh_database().await, Bus::Embedded);
+    let world = World::of(platform, Receiver::start().await).await;
+    let _act = world.launch("").ready().await;
+    world.receiver.script("/hook", [Answer::default().after(Duration::from_secs(3))]);
+    world.declare("tell", "/hook", "").await;
+    world.send_many(&AGGREGATES, 2).await;
+    world.receiver.until("/hook", 20, LONG).await;
+    postgres.stop();
+    // Longer than a process may be silent before others take it for dead.
+    tokio::time::sleep(Duration::from_secs(18)).await;
+    postgres.start();
+    eventually(LONG, || async {
+        let done: Result<i64, _> =
+            sqlx::query_scalar("SELECT count(*) FROM delivery WHERE status = 'delivered'").fetch_one(&world.pool).await;
+        done.is_ok_and(|done| done == 20)
+    })
+    .await;
+    assert_eq!((world.receiver.count("/hook"), world.attempts("tell").await.len()), (20, 20));
+}

@@ -89,6 +89,10 @@ async fn what_failed_is_delivered_again_one_some_or_all_of_it() {
 
     let (status, body) = retried(json!({})).await;
     assert!(status == 400 && body["error"].as_str().unwrap().contains("say which"), "{body}");
+    let (status, body) = retried(json!({"action": "tall"})).await;
+    assert!(status == 404 && body["error"].as_str().unwrap().contains("did you mean tell?"), "{body}");
+    let (status, body) = retried(json!({"aggregate_id": "a\u{0}"})).await;
+    assert!(status == 400 && body["error"].as_str().unwrap().contains("U+0000"), "{body}");
     let (status, body) = retried(json!({"status": "lost", "all": true})).await;
     assert!(status == 400 && body["error"].as_str().unwrap().contains("'lost' is none of pending"), "{body}");
     let (status, _) = post(&act, "/api/v1/deliveries/00000000-0000-7000-8000-000000000000/retry", json!({})).await;

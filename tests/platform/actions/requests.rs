@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use cornjacket::actions::signature::{Headers, SigningKey, verify};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -174,4 +176,22 @@ async fn an_event_that_cannot_be_evaluated_becomes_a_dead_letter_and_the_rest_go
     assert_eq!((letter.2.to_string(), letter.4), (event_id, 3), "tried again at once, after 1 s and after 2 s");
     assert!(letter.3.starts_with("action broken: when: "), "{}", letter.3);
     assert!(world.receiver.requests_to("/broken").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_secret_cannot_be_opened_events_are_kept_for_later() {
+    let world = World::new("locked").await;
+    let mut act = world.launch("").ready().await;
+    world.declare("tell", "/hook", "signing: {secretRefs: [{name: hooks, key: signing}]}").await;
+    world.send("a", 1).await;
+    world.until("tell", "delivered", 1).await;
+    act.terminate();
+    let mut locked = world.launch("-locked").env("CORNJACKET_SECRETS_KEY", STANDARD.encode([8; 32])).ready().await;
+    world.send("a", 2).await;
+    world.until("tell", "pending", 1).await;
+    assert_eq!(world.receiver.count("/hook"), 1);
+    locked.terminate();
+    let _act = world.launch("-again").ready().await;
+    world.until("tell", "delivered", 2).await;
+    assert!(is_signed(&world.receiver.requests_to("/hook")[1]));
 }

@@ -24,7 +24,7 @@ enum Phase {
 const PHASES: [Phase; 3] = [Phase::Apply, Phase::Edit, Phase::Delete];
 
 /// Each effect, in a phase that has it.
-const POINTS: [(&str, Phase); 18] = [
+const POINTS: [(&str, Phase); 19] = [
     ("registered elsewhere", Phase::Apply),
     ("registered", Phase::Apply),
     ("topics claimed", Phase::Apply),
@@ -41,6 +41,7 @@ const POINTS: [(&str, Phase); 18] = [
     ("registered", Phase::Delete),
     ("topic deleted", Phase::Delete),
     ("progress deleted", Phase::Delete),
+    ("series deleted", Phase::Delete),
     ("cleaned up", Phase::Delete),
     ("finalizer removed", Phase::Delete),
 ];
@@ -64,7 +65,10 @@ fn halls(prefix: &str) -> String {
 
 /// Nobody feeds it: there is no handler.
 const PROJECTION: &str = "apiVersion: cornjacket.io/v1alpha1\nkind: Projection\nmetadata: {name: halls}\n\
-     spec: {source: {eventTypes: [hall.left]}, latest: {}, deletionPolicy: Delete}\n---\n";
+     spec: {source: {eventTypes: [hall.left]}, latest: {}, deletionPolicy: Delete}\n---\n\
+     apiVersion: cornjacket.io/v1alpha1\nkind: Projection\nmetadata: {name: levels}\n\
+     spec: {source: {eventTypes: [hall.left]}, deletionPolicy: Delete, timeSeries: {table: levels, \
+     columns: [{name: v, type: Double, from: event.payload.v}]}}\n---\n";
 
 /// One run through all phases.
 struct Run {
@@ -100,7 +104,8 @@ impl Run {
                 world.apply(&format!("{rooms}{}{types}{PROJECTION}", halls(prefix)));
             }
             Phase::Delete => {
-                world.kubectl(&["delete", "--wait=false", "topic/halls", "eventtype/hall.left", "projection/halls"]);
+                let all = ["topic/halls", "eventtype/hall.left", "projection/halls", "projection/levels"];
+                world.kubectl(&[&["delete", "--wait=false"], &all[..]].concat());
             }
         }
     }
@@ -116,7 +121,7 @@ impl Run {
                 ready("eventtype", "room.left").await;
             }
             Phase::Delete => {
-                let all = ["topic/halls", "eventtype/hall.left", "projection/halls"];
+                let all = ["topic/halls", "eventtype/hall.left", "projection/halls", "projection/levels"];
                 let is_gone = |what: &&str| what.split_once('/').is_some_and(|(k, n)| world.get(k, n).is_none());
                 eventually(SOON, async || all.iter().all(is_gone)).await;
                 let left = "SELECT count(*) FROM registration WHERE state = 'active' AND name LIKE 'hall%'";
@@ -136,6 +141,12 @@ impl Run {
             ready("topic", "halls").await;
             ready("eventtype", "hall.left").await;
             world.until_ready_is("projection", "halls", "False", "NoInstances").await;
+            world.until_ready_is("projection", "levels", "False", "NoInstances").await;
+            let made = "SELECT count(*) FROM series_table WHERE table_name = 'levels'";
+            eventually(SOON, async || {
+                sqlx::query_scalar::<_, i64>(made).fetch_one(&world.pool).await.is_ok_and(|made| made == 1)
+            })
+            .await;
         }
     }
 

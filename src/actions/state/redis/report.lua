@@ -8,7 +8,7 @@ for number = 4, #ARGV do
   local report = ARGV[number]
   if report == 's' then
     if redis.call('HEXISTS', KEYS[1], 'open') == 1 then change = {2} end
-    redis.call('DEL', KEYS[1])
+    redis.call('HDEL', KEYS[1], 'failures', 'open', 'probe')
   elseif report == 'f' then
     local failures = redis.call('HINCRBY', KEYS[1], 'failures', 1)
     local opens
