@@ -17,7 +17,7 @@ use super::endpoint::{Endpoint, Endpoints};
 use super::state::breaker::{Change, Report};
 use super::state::{State, StateError};
 use super::store::attempts::{self as store, Ended};
-use super::store::endpoints::{tell_healthy, tell_trouble};
+use super::store::endpoints::{tell_failing, tell_healthy, tell_trouble};
 use super::verdict::{self, Verdict};
 use crate::database::{is_bad_data, within};
 use crate::operate::Gate;
@@ -176,6 +176,8 @@ impl Settler {
         let healthy = reports.contains(&Report::Succeeded);
         if healthy {
             gauge!("cornjacket_breaker_open", "action" => action.to_owned()).set(0.0);
+        } else if let Some(why) = ended.iter().rev().find_map(|ended| ended.why()) {
+            within(DEADLINE, tell_failing(&self.pool, action, &format!("the last attempt failed: {why}"))).await?;
         }
         Ok(healthy)
     }
@@ -210,6 +212,9 @@ fn record(ended: &Ended) {
         }
         Verdict::Again { .. } => {}
         Verdict::Failed { why } | Verdict::Gone { why } => {
+            if matches!(ended.verdict, Verdict::Gone { .. }) {
+                warn!(action, "the endpoint is disabled: it answered 410");
+            }
             warn!(action, delivery_id = %ended.delivery.delivery_id, why, "delivery failed");
             counter!("cornjacket_deliveries_total", "outcome" => "failed").increment(1);
         }

@@ -302,7 +302,7 @@ impl Batches {
     }
 
     async fn halt(&self, projection_type: &str, message: &str) -> Result<(), sqlx::Error> {
-        error!(projection = projection_type, message, "projection halted");
+        error!(projection = projection_type, cause = message, "projection halted");
         let mut tx = self.pool.begin().await?;
         store::lock_group(&mut tx).await?;
         store::halt_fed(&mut tx, projection_type, message).await?;

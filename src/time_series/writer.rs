@@ -150,7 +150,7 @@ impl Writer {
             Ended::Committed => self.reader.committed(),
             Ended::Postponed => self.reader.undone(),
             Ended::Halt(message) => {
-                error!(series = self.name(), message, "time series halted");
+                error!(series = self.name(), cause = message, "time series halted");
                 store::halt(&self.tools.pool, self.name(), &self.loaded.hash, &message).await?;
                 self.rest(&message);
             }

@@ -37,7 +37,10 @@ pub fn finding(action: &str, endpoint: Option<&Endpoint>) -> Finding {
             let why = endpoint.message.as_deref().unwrap_or("too many failures in a row");
             finding(Status::False, Reason::CircuitOpen, format!("{why}; deliveries wait meanwhile"))
         }
-        None => finding(Status::Unknown, Reason::NotTried, "nothing was delivered to it yet".to_owned()),
+        None => {
+            let why = endpoint.message.as_ref().map_or_else(String::new, |why| format!("; {why}"));
+            finding(Status::Unknown, Reason::NotTried, format!("nothing was delivered to it yet{why}"))
+        }
     }
 }
 
@@ -74,6 +77,9 @@ mod tests {
     #[test]
     fn nobody_knows_how_an_endpoint_does_that_was_never_tried() {
         is(&Endpoint::default(), Status::Unknown, Reason::NotTried);
+        let failing = Endpoint { message: Some("the last attempt failed: answered 401".into()), ..Endpoint::default() };
+        let message = is(&failing, Status::Unknown, Reason::NotTried);
+        assert_eq!(message, "nothing was delivered to it yet; the last attempt failed: answered 401");
         assert_eq!(finding("tell", None), finding("tell", Some(&Endpoint::default())));
     }
 

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tracing::info;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -165,7 +166,9 @@ fn event_of(test: Test) -> Result<StoredEvent, ActionError> {
 }
 
 async fn switch(service: &Service, action: &str, off: Option<&str>) -> Result<Json<ActionRow>, ActionError> {
-    endpoints::switch(&service.pool, action, off).await?;
+    if endpoints::switch(&service.pool, action, off).await? {
+        info!(action, reason = off, "{} by an operator", if off.is_some() { "disabled" } else { "enabled" });
+    }
     service.made.add([action].into_iter());
     Ok(Json(known(service, action).await?))
 }

@@ -72,6 +72,19 @@ pub async fn tell_trouble(pool: &PgPool, action: &str, trouble: &str) -> Result<
     Ok(())
 }
 
+/// Says how attempts at an endpoint fail of which nothing else is known yet.
+pub async fn tell_failing(pool: &PgPool, action: &str, why: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE action_config SET message = $2, health_at = now()
+          WHERE action = $1 AND healthy IS NULL AND message IS DISTINCT FROM $2",
+    )
+    .bind(action)
+    .bind(why)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
 /// Nothing is known of an endpoint: it is to be seen anew.
 pub async fn forget_health(pool: &PgPool, action: &str) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE action_config SET healthy = NULL, message = NULL, health_at = NULL WHERE action = $1")

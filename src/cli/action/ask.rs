@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 
-use crate::cli::event::client::{client, reason, unreachable};
+use crate::cli::event::client::{client, reason, shown, unreachable};
 
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_mins(1);
@@ -19,8 +19,10 @@ pub struct Asker {
 
 impl Asker {
     /// # Errors
-    /// TLS cannot be set up.
+    /// It is no URL of HTTP, or TLS cannot be set up.
     pub fn new(url: &str) -> anyhow::Result<Self> {
+        let has_scheme = url.starts_with("http://") || url.starts_with("https://");
+        anyhow::ensure!(has_scheme, "--url '{}': write it with http:// or https:// before it", shown(url));
         Ok(Self { client: client()?, url: url.trim_end_matches('/').to_owned() })
     }
 

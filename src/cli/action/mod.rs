@@ -176,7 +176,7 @@ pub async fn run(command: ActionCommand) -> anyhow::Result<ExitCode> {
         }
         ActionCommand::Retry(args) => {
             let answer = Asker::new(&args.common.url)?.post("/api/v1/deliveries/retry", &retry_body(&args)).await?;
-            tell(&args.common, &answer, |answer| format!("{} made again\n", answer["retried"]))?;
+            tell(&args.common, &answer, |answer| retried(answer, args.ids.len()))?;
         }
         ActionCommand::Test(args) => return test(&args).await,
         ActionCommand::Disable(args) => {
@@ -216,6 +216,17 @@ async fn deliveries(args: &DeliveriesArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn retried(answer: &Value, asked: usize) -> String {
+    let retried = answer["retried"].as_u64().unwrap_or(0);
+    let rest = (asked as u64).saturating_sub(retried);
+    if rest == 0 {
+        return format!("{retried} made again\n");
+    }
+    format!(
+        "{retried} made again, {rest} not: these have not ended, have nothing to send, are not known, or their action is not loaded\n"
+    )
+}
+
 fn retry_body(args: &RetryArgs) -> Value {
     let mut body: Map<String, Value> =
         args.filter.pairs().into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
@@ -241,6 +252,11 @@ async fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
             body.insert(name.to_owned(), json!(value));
         }
     }
+    let action = asker.get(&format!("/api/v1/actions/{}", segment(&args.action)), &[]).await?;
+    if action["state"] == "disabled" {
+        let why = action["reason"].as_str().unwrap_or("no reason is given");
+        bail!("{} is disabled ({why}): `cornjacket action enable {}` first", args.action, args.action);
+    }
     let path = format!("/api/v1/actions/{}/test", segment(&args.action));
     let made = asker.post(&path, &Value::Object(body)).await?;
     let id = made["delivery_id"].as_str().unwrap_or_default().to_owned();
@@ -251,7 +267,9 @@ async fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
         if tried || begun.elapsed() > Duration::from_secs(args.wait) {
             tell(&args.common, &delivery, show::delivery)?;
             if !tried {
-                bail!("not attempted within {} s: the endpoint may be disabled, or its limit reached", args.wait);
+                let breaker = action["message"].as_str().filter(|_| action["healthy"] == false);
+                let why = breaker.unwrap_or("its rate limit may be reached");
+                bail!("not attempted within {} s: {why}; it is made when its time has come", args.wait);
             }
             let delivered = delivery["status"] == "delivered";
             return Ok(if delivered { ExitCode::SUCCESS } else { ExitCode::FAILURE });

@@ -13,7 +13,11 @@ const MESSAGE: usize = 90;
 pub fn actions(answer: &Value) -> String {
     let header = ["ACTION", "STATE", "HEALTHY", "PENDING", "FAILED", "MESSAGE"];
     let row = |action: &Value| {
-        let healthy = action["healthy"].as_bool().map_or("-", |healthy| if healthy { "yes" } else { "no" });
+        let healthy = match (action["state"] == "disabled", action["healthy"].as_bool()) {
+            (true, _) | (_, Some(false)) => "no",
+            (_, Some(true)) => "yes",
+            (_, None) => "-",
+        };
         let message = [&action["reason"], &action["message"]].into_iter().find_map(Value::as_str).unwrap_or_default();
         vec![
             text(&action["action"]),

@@ -78,7 +78,7 @@ async fn give_up(
         let cause = failure.error.to_string();
         if loaded.spec.on_error == OnError::Halt {
             let message = format!("event {}: {cause}", event.event_id);
-            error!(projection = loaded.spec.projection_type, message, "projection halted");
+            error!(projection = loaded.spec.projection_type, cause = message, "projection halted");
             store::halt(connection, &loaded.spec.projection_type, &message).await?;
             return Ok(Some(Step::Done));
         }
