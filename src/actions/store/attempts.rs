@@ -129,7 +129,7 @@ pub async fn settle(pool: &PgPool, ended: &[Ended]) -> Result<(), sqlx::Error> {
     for (action, why, url) in gone {
         sqlx::query(
             "UPDATE action_config SET state = 'disabled', reason = $2, gone = true, changed_at = now()
-              WHERE action = $1 AND state = 'enabled' AND url = $3",
+              WHERE action = $1 AND state = 'enabled' AND coalesce(url, $3) = $3",
         )
         .bind(action)
         .bind(why)
