@@ -153,7 +153,7 @@ impl Scene {
             write!(
                 text,
                 "---\napiVersion: cornjacket.io/v1alpha1\nkind: WebhookAction\nmetadata: {{name: {name}}}\nspec: {{source: {{eventTypes: [load.{number}]}}, \
-                 url: '{url}', rateLimit: {{deliveries: 1000000, per: 1s}}, deduplication: {{key: event.event_id}}}}\n"
+                 url: '{url}', rateLimit: {{deliveries: 1000000, per: 1s, maxWaiting: 1000000}}, deduplication: {{key: event.event_id}}}}\n"
             )
             .expect("a text");
         }
