@@ -3,6 +3,7 @@
 mod act;
 mod action;
 mod actions;
+mod api;
 pub mod controllers;
 mod crd;
 mod dlq;

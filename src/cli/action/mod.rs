@@ -1,6 +1,5 @@
 //! `cornjacket action`: deliveries and endpoints, by HTTP alone.
 
-mod ask;
 mod show;
 
 use std::io::{self, Write};
@@ -11,8 +10,8 @@ use anyhow::bail;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
-use self::ask::Asker;
-use crate::cli::output::print;
+use crate::cli::api::Api;
+use crate::cli::output::Output;
 
 /// Between two looks at a delivery that is waited for.
 const LOOK: Duration = Duration::from_millis(200);
@@ -45,13 +44,6 @@ pub struct Common {
     /// How answers are printed: for people, or as JSON
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
-}
-
-/// How answers are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    Text,
-    Json,
 }
 
 /// Which deliveries.
@@ -165,29 +157,29 @@ pub struct NamedArgs {
 pub async fn run(command: ActionCommand) -> anyhow::Result<ExitCode> {
     match command {
         ActionCommand::List(common) => {
-            let answer = Asker::new(&common.url)?.get("/api/v1/actions", &[]).await?;
-            tell(&common, &answer, show::actions)?;
+            let answer = Api::new(&common.url)?.get("/api/v1/actions", &()).await?;
+            common.output.print(&answer, show::actions)?;
         }
         ActionCommand::Deliveries(args) => deliveries(&args).await?,
         ActionCommand::Delivery(args) => {
             let answer =
-                Asker::new(&args.common.url)?.get(&format!("/api/v1/deliveries/{}", segment(&args.id)), &[]).await?;
-            tell(&args.common, &answer, show::delivery)?;
+                Api::new(&args.common.url)?.get(&format!("/api/v1/deliveries/{}", segment(&args.id)), &()).await?;
+            args.common.output.print(&answer, show::delivery)?;
         }
         ActionCommand::Retry(args) => {
-            let answer = Asker::new(&args.common.url)?.post("/api/v1/deliveries/retry", &retry_body(&args)).await?;
-            tell(&args.common, &answer, |answer| retried(answer, args.ids.len()))?;
+            let answer = Api::new(&args.common.url)?.post("/api/v1/deliveries/retry", &retry_body(&args)).await?;
+            args.common.output.print(&answer, |answer| retried(answer, args.ids.len()))?;
         }
         ActionCommand::Test(args) => return test(&args).await,
         ActionCommand::Disable(args) => {
             let path = format!("/api/v1/actions/{}/disable", segment(&args.action));
-            let answer = Asker::new(&args.common.url)?.post(&path, &json!({"reason": args.reason})).await?;
-            tell(&args.common, &answer, |answer| show::actions(&json!({"actions": [answer]})))?;
+            let answer = Api::new(&args.common.url)?.post(&path, &json!({"reason": args.reason})).await?;
+            args.common.output.print(&answer, |answer| show::actions(&json!({"actions": [answer]})))?;
         }
         ActionCommand::Enable(args) => {
             let path = format!("/api/v1/actions/{}/enable", segment(&args.action));
-            let answer = Asker::new(&args.common.url)?.post(&path, &json!({})).await?;
-            tell(&args.common, &answer, |answer| show::actions(&json!({"actions": [answer]})))?;
+            let answer = Api::new(&args.common.url)?.post(&path, &json!({})).await?;
+            args.common.output.print(&answer, |answer| show::actions(&json!({"actions": [answer]})))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -195,21 +187,21 @@ pub async fn run(command: ActionCommand) -> anyhow::Result<ExitCode> {
 
 /// Page by page.
 async fn deliveries(args: &DeliveriesArgs) -> anyhow::Result<()> {
-    let asker = Asker::new(&args.common.url)?;
+    let api = Api::new(&args.common.url)?;
     let (mut found, mut cursor) = (Vec::new(), None::<String>);
     loop {
         let size = (args.limit - found.len()).min(100).to_string();
         let mut pairs = args.filter.pairs();
         pairs.push(("limit", &size));
         pairs.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let page = asker.get("/api/v1/deliveries", &pairs).await?;
+        let page = api.get("/api/v1/deliveries", &pairs).await?;
         found.extend(page["deliveries"].as_array().into_iter().flatten().cloned());
         cursor = page["next_cursor"].as_str().map(str::to_owned);
         if cursor.is_none() || found.len() >= args.limit {
             break;
         }
     }
-    tell(&args.common, &json!({"deliveries": found}), show::deliveries)?;
+    args.common.output.print(&json!({"deliveries": found}), show::deliveries)?;
     if args.common.output == Output::Text && cursor.is_some() {
         writeln!(io::stderr(), "there are more: --limit {}", args.limit * 10)?;
     }
@@ -241,7 +233,7 @@ fn retry_body(args: &RetryArgs) -> Value {
 
 /// Waits for the first attempt.
 async fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
-    let asker = Asker::new(&args.common.url)?;
+    let api = Api::new(&args.common.url)?;
     let mut body = Map::new();
     if let Some(payload) = &args.payload {
         let Ok(payload) = serde_json::from_str::<Value>(payload) else { bail!("--payload: must be JSON") };
@@ -252,20 +244,20 @@ async fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
             body.insert(name.to_owned(), json!(value));
         }
     }
-    let action = asker.get(&format!("/api/v1/actions/{}", segment(&args.action)), &[]).await?;
+    let action = api.get(&format!("/api/v1/actions/{}", segment(&args.action)), &()).await?;
     if action["state"] == "disabled" {
         let why = action["reason"].as_str().unwrap_or("no reason is given");
         bail!("{} is disabled ({why}): `cornjacket action enable {}` first", args.action, args.action);
     }
     let path = format!("/api/v1/actions/{}/test", segment(&args.action));
-    let made = asker.post(&path, &Value::Object(body)).await?;
+    let made = api.post(&path, &Value::Object(body)).await?;
     let id = made["delivery_id"].as_str().unwrap_or_default().to_owned();
     let begun = Instant::now();
     loop {
-        let delivery = asker.get(&format!("/api/v1/deliveries/{id}"), &[]).await?;
+        let delivery = api.get(&format!("/api/v1/deliveries/{id}"), &()).await?;
         let tried = delivery["attempts"].as_i64().unwrap_or(0) > 0;
         if tried || begun.elapsed() > Duration::from_secs(args.wait) {
-            tell(&args.common, &delivery, show::delivery)?;
+            args.common.output.print(&delivery, show::delivery)?;
             if !tried {
                 let breaker = action["message"].as_str().filter(|_| action["healthy"] == false);
                 let why = breaker.unwrap_or("its rate limit may be reached");
@@ -275,13 +267,6 @@ async fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
             return Ok(if delivered { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         sleep(LOOK).await;
-    }
-}
-
-fn tell(common: &Common, answer: &Value, text: impl Fn(&Value) -> String) -> io::Result<()> {
-    match common.output {
-        Output::Text => print(&text(answer)),
-        Output::Json => print(&format!("{answer:#}\n")),
     }
 }
 

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::api::{Api, ApiArgs, Output};
-use super::table;
 use super::which::FilterArgs;
-use crate::cli::output::print;
+use super::{Common, LETTERS, table};
+use crate::cli::api::Api;
+use crate::cli::output::Output;
 
 /// Letters that are asked for at a time.
 const PAGE: usize = 500;
@@ -23,7 +23,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     limit: u32,
     #[command(flatten)]
-    api: ApiArgs,
+    common: Common,
 }
 
 /// Prints one dead letter.
@@ -32,14 +32,14 @@ pub struct ShowArgs {
     /// The letter's id
     id: Uuid,
     #[command(flatten)]
-    api: ApiArgs,
+    common: Common,
 }
 
 /// Counts dead letters.
 #[derive(Debug, clap::Args)]
 pub struct SummaryArgs {
     #[command(flatten)]
-    api: ApiArgs,
+    common: Common,
 }
 
 pub async fn list(args: ListArgs) -> anyhow::Result<()> {
@@ -48,9 +48,9 @@ pub async fn list(args: ListArgs) -> anyhow::Result<()> {
         query.push(("status", args.status.clone()));
     }
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let (letters, more) = pages(&args.api.api()?, &query, limit).await?;
-    shown(&json!({"dead_letters": letters}), args.api.output, |_| table::letters(&letters, chrono::Utc::now()))?;
-    if letters.is_empty() && args.api.output == Output::Table {
+    let (letters, more) = pages(&args.common.api()?, &query, limit).await?;
+    args.common.output.print(&json!({"dead_letters": letters}), |_| table::letters(&letters, chrono::Utc::now()))?;
+    if letters.is_empty() && args.common.output == Output::Text {
         eprintln!("no dead letters match");
     } else if more {
         eprintln!("there are more: --limit takes a larger number than {}", args.limit);
@@ -66,7 +66,7 @@ async fn pages(api: &Api, query: &[(&str, String)], limit: usize) -> anyhow::Res
         let mut query = query.to_vec();
         query.push(("limit", size.to_string()));
         query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-        let mut page = api.get("", &query).await?;
+        let mut page = api.get(LETTERS, &query).await?;
         if let Some(Value::Array(found)) = page.get_mut("dead_letters").map(Value::take) {
             letters.extend(found);
         }
@@ -78,20 +78,11 @@ async fn pages(api: &Api, query: &[(&str, String)], limit: usize) -> anyhow::Res
 }
 
 pub async fn show(args: ShowArgs) -> anyhow::Result<()> {
-    let letter = args.api.api()?.get(&format!("/{}", args.id), &[]).await?;
-    shown(&letter, args.api.output, table::letter)
+    let letter = args.common.api()?.get(&format!("{LETTERS}/{}", args.id), &()).await?;
+    Ok(args.common.output.print(&letter, table::letter)?)
 }
 
 pub async fn summary(args: SummaryArgs) -> anyhow::Result<()> {
-    let summary = args.api.api()?.get("/summary", &[]).await?;
-    shown(&summary, args.api.output, table::summary)
-}
-
-/// Prints an answer.
-pub(super) fn shown(answer: &Value, output: Output, table: impl FnOnce(&Value) -> String) -> anyhow::Result<()> {
-    let text = match output {
-        Output::Json => serde_json::to_string_pretty(answer)? + "\n",
-        Output::Table => table(answer),
-    };
-    Ok(print(&text)?)
+    let summary = args.common.api()?.get(&format!("{LETTERS}/summary"), &()).await?;
+    Ok(args.common.output.print(&summary, table::summary)?)
 }

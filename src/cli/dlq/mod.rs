@@ -1,10 +1,31 @@
 //! `cornjacket dlq`: works through dead letters, by HTTP alone.
 
-mod api;
 mod change;
 mod look;
 mod table;
 mod which;
+
+use crate::cli::api::Api;
+use crate::cli::output::Output;
+
+const LETTERS: &str = "/api/v1/dead-letters";
+
+/// Where the service is, and how answers are printed.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// How it is printed
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    /// Address of the dead letters: `up` and `act` have them on 8082, `relay` on 8083, `handle` on 8084
+    #[arg(long, env = "CORNJACKET_DLQ_URL", default_value = "http://localhost:8082", value_name = "URL")]
+    url: String,
+}
+
+impl Common {
+    fn api(&self) -> anyhow::Result<Api> {
+        Api::new(&self.url)
+    }
+}
 
 /// Look at dead letters, replay them, or discard them.
 #[derive(Debug, clap::Subcommand)]

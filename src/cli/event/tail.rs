@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::client::{client, reason, retry_after, unreachable};
 use super::sse::{Decoder, Frame};
+use crate::cli::output::Output;
 
 /// The service sends something every 15 s: a connection that is silent for longer is dead.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -39,13 +40,6 @@ pub struct TailArgs {
     /// Address of the query service.
     #[arg(long, env = "CORNJACKET_QUERY_URL", default_value = "http://127.0.0.1:8081", value_name = "URL")]
     url: String,
-}
-
-/// How events are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    Text,
-    Json,
 }
 
 /// Runs the command. A connection that breaks is made again behind the last event printed.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use controllers::resolve::{Failure, Outcome, resolve};
 use controllers::resource::Declared;
 use controllers::webhook_action::secrets::Secrets;
@@ -18,7 +18,7 @@ use crds::manifest::{self, Manifest, Secret};
 use crds::reason::Reason;
 use crds::registration::ResourceKey;
 
-use super::output::print;
+use super::output::{Output, print};
 use finding::{Finding, Report, Severity};
 
 #[derive(Args)]
@@ -29,12 +29,6 @@ pub struct LintArgs {
     /// A line a finding, or one JSON document
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
 }
 
 /// Prints what is wrong. Fails if anything is.

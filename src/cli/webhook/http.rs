@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::answers::{Seen, scripted};
-use super::listen::Output;
 use super::request::{NoBody, Received, Verdict, judge, value};
 use super::show;
 use crate::actions::signature::{ID, SigningKey};
+use crate::cli::output::Output;
 
 /// How long a request waits for those before it to be printed.
 const PRINTING: Duration = Duration::from_secs(5);

@@ -14,6 +14,7 @@ use tracing::info;
 use super::http::{Receiver, routes};
 use super::secrets::SecretArgs;
 use crate::actions::signature;
+use crate::cli::output::Output;
 use crate::cli::process::{LogArgs, Process};
 use crate::lifecycle::{Lifecycle, Stage};
 
@@ -67,12 +68,6 @@ pub struct ListenArgs {
     /// How requests are printed: for people, or as a JSON object on a line
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    Text,
-    Json,
 }
 
 /// Runs the command until it is stopped, or nobody reads what it prints.

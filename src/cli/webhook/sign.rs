@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::secrets::SecretArgs;
 use crate::actions::signature::{self, ID, SIGNATURE, TIMESTAMP};
-use crate::cli::output::print;
+use crate::cli::output::{Output, print};
 
 /// Signs a body.
 #[derive(Args)]
@@ -28,12 +28,6 @@ pub struct SignArgs {
     /// How the headers are printed: a line each, as `curl -H @FILE` reads them, or as a JSON object
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    Text,
-    Json,
 }
 
 /// What can stand in a header, and has no full stop in it.

@@ -1,23 +1,24 @@
-//! Requests of operators, and answers or refusals in the service's own words.
+//! Requests of operators to one service, and its answers or refusals in its own words.
 
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use reqwest::{Client, RequestBuilder};
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::event::client::{client, reason, shown, unreachable};
+use super::event::client::{client, reason, shown, unreachable};
 
-/// Longest wait for an answer.
-const ANSWER: Duration = Duration::from_mins(1);
+/// How long an answer may take: a request about very many letters or deliveries changes them all at once.
+const ANSWER: Duration = Duration::from_mins(2);
 
 /// Asks one service.
-pub struct Asker {
+pub struct Api {
     client: Client,
     url: String,
 }
 
-impl Asker {
+impl Api {
     /// # Errors
     /// It is no URL of HTTP, or TLS cannot be set up.
     pub fn new(url: &str) -> anyhow::Result<Self> {
@@ -26,10 +27,12 @@ impl Asker {
         Ok(Self { client: client()?, url: url.trim_end_matches('/').to_owned() })
     }
 
+    /// `query`: pairs of name and value, or `()`.
+    ///
     /// # Errors
     /// The service is not reached, or refuses.
-    pub async fn get(&self, path: &str, pairs: &[(&str, &str)]) -> anyhow::Result<Value> {
-        self.answer(self.client.get(format!("{}{path}", self.url)).query(pairs)).await
+    pub async fn get(&self, path: &str, query: &(impl Serialize + ?Sized)) -> anyhow::Result<Value> {
+        self.answer(self.client.get(format!("{}{path}", self.url)).query(query)).await
     }
 
     /// # Errors
