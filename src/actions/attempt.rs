@@ -19,6 +19,7 @@ use super::endpoint::Endpoint;
 use super::guard::{Guard, Refused};
 use super::signature;
 use super::verdict::Answer;
+use crate::database::storable;
 
 /// Bytes of an answer that are kept, and those that are read so that its connection can be used again.
 const KEPT_BYTES: usize = 2 * 1024;
@@ -220,11 +221,6 @@ fn causes(error: &reqwest::Error) -> String {
         innermost = cause;
     }
     format!("{what}: {innermost}")
-}
-
-/// What a text column takes.
-fn storable(text: &str, most: usize) -> String {
-    text.chars().filter(|c| *c != '\0').take(most).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod channel;
 mod migrations;
+mod text;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,6 +15,7 @@ use sqlx::{Connection, PgPool};
 use tokio::time::timeout;
 
 pub use migrations::{MigrationError, Service, Status, migrate, status};
+pub use text::{find_nul, storable};
 
 /// A session that holds a transaction open and says nothing for this long is ended by the server, and its locks go to
 /// whoever waits: a frozen process cannot hold a shard for longer.

@@ -214,7 +214,9 @@ const KEPT: &str = "30 days";
 pub async fn forget(pool: &PgPool, consumer: &str) -> Result<u64, sqlx::Error> {
     let forgotten = sqlx::query(
         "DELETE FROM dlq WHERE dlq_id IN (
-            SELECT dlq_id FROM dlq WHERE consumer = $1 AND status = 'replayed' AND resolved_at < now() - $2::interval LIMIT 1000 FOR UPDATE SKIP LOCKED)",
+            SELECT dlq_id FROM dlq
+             WHERE consumer = $1 AND status = 'replayed' AND resolved_at < now() - $2::interval
+             LIMIT 1000 FOR UPDATE SKIP LOCKED)",
     )
     .bind(consumer)
     .bind(KEPT)

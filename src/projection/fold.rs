@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::program::{Program, Rule};
+use crate::database::find_nul;
 use crate::event::{MAX_NAME_CHARS, Shard, StoredEvent};
 
 /// Largest state of one row, in bytes of JSON text.
@@ -141,23 +142,11 @@ fn evaluate<E: std::fmt::Display>(field: &str, result: Result<Value, E>) -> Resu
 
 /// Whatever passes here, PostgreSQL stores: an update never fails because of one event's state.
 fn check_storable(state: &Value) -> Result<(), FoldError> {
-    if let Some(pointer) = find_nul(state, String::new()) {
+    if let Some(pointer) = find_nul(state) {
         return Err(FoldError::NulInState(pointer));
     }
     let bytes = size(state);
     if bytes > MAX_STATE_BYTES { Err(FoldError::StateTooLarge(bytes)) } else { Ok(()) }
-}
-
-fn find_nul(value: &Value, at: String) -> Option<String> {
-    match value {
-        Value::String(text) if text.contains('\0') => Some(at),
-        Value::Array(items) => items.iter().enumerate().find_map(|(i, item)| find_nul(item, format!("{at}/{i}"))),
-        Value::Object(fields) => fields.iter().find_map(|(name, item)| {
-            let at = format!("{at}/{name}");
-            if name.contains('\0') { Some(at.replace('\0', "\\u0000")) } else { find_nul(item, at) }
-        }),
-        _ => None,
-    }
 }
 
 /// Roughly the length of the JSON text, without writing it.

@@ -11,6 +11,7 @@ use crds::role::Role;
 use tokio::sync::Notify;
 
 use super::load::Verdict;
+use crate::database::storable;
 
 /// Longest error text that is stored, in characters.
 const MAX_ERROR_CHARS: usize = 1000;
@@ -58,7 +59,7 @@ impl Acks {
     }
 
     fn set(&self, role: Role, key: &ResourceKey, hash: &str, outcome: Result<(), String>) {
-        let error = outcome.err().map(|text| storable(&text));
+        let error = outcome.err().map(|text| storable(&text, MAX_ERROR_CHARS));
         let mut entries = self.entries();
         let known = entries.get(&(role, key.clone()));
         if known.is_some_and(|e| e.hash == hash && e.error == error) {
@@ -123,11 +124,6 @@ impl Acks {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<(Role, ResourceKey), Entry>> {
         self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What a text column takes: cut short, and without the one character that PostgreSQL refuses.
-fn storable(text: &str) -> String {
-    text.chars().filter(|c| *c != '\0').take(MAX_ERROR_CHARS).collect()
 }
 
 /// Loading is not yet running: the handler says when rows follow a new definition, and who delivers webhooks when it has

@@ -5,6 +5,8 @@ use crds::registration::ColumnType;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::database::find_nul;
+
 /// Largest value of a text or of JSON, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
 /// Digits of a decimal number, and its exponent: far within what PostgreSQL takes.
@@ -73,19 +75,10 @@ pub fn cell(column: ColumnType, value: Value) -> Result<Cell, ValueError> {
 
 fn json(value: &Value) -> Result<Cell, ValueError> {
     let text = value.to_string();
-    if has_nul(value) {
+    if find_nul(value).is_some() {
         return Err(ValueError::Nul);
     }
     if text.len() > MAX_BYTES { Err(ValueError::TooLarge(text.len())) } else { Ok(Cell::Text(text)) }
-}
-
-fn has_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(has_nul),
-        Value::Object(fields) => fields.iter().any(|(name, item)| name.contains('\0') || has_nul(item)),
-        _ => false,
-    }
 }
 
 fn checked(text: String) -> Result<String, ValueError> {

@@ -1,8 +1,9 @@
 //! SQL of the embedded bus, and of every other reader of the event store.
 
 use chrono::{DateTime, Utc};
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt};
 use serde_json::Value;
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgPool, Postgres, Row, Transaction};
 use uuid::Uuid;
 
@@ -185,19 +186,23 @@ impl Page {
 /// Reads events above the positions given, at most `per_shard` of each shard and, with the one that exceeds it,
 /// [`MAX_BATCH_BYTES`] in all.
 pub async fn read(pool: &PgPool, above: &[(Shard, i64)], per_shard: i64, wanted: &Wanted) -> Result<Page, sqlx::Error> {
-    let mut page = Page::default();
     if above.is_empty() {
-        return Ok(page);
+        return Ok(Page::default());
     }
     let (shards, positions): (Vec<Shard>, Vec<i64>) = above.iter().copied().unzip();
-    let mut rows = sqlx::query(READ)
+    let rows = sqlx::query(READ)
         .bind(shards)
         .bind(positions)
         .bind(per_shard)
         .bind(&wanted.event_types)
         .bind(&wanted.prefixes)
         .fetch(pool);
-    let mut budget = Budget::new(MAX_BATCH_BYTES);
+    page(rows).await
+}
+
+/// Rows of the event store as events, within [`MAX_BATCH_BYTES`] and the one that exceeds it. Columns: those of [`READ`].
+pub async fn page(mut rows: impl Stream<Item = Result<PgRow, sqlx::Error>> + Unpin) -> Result<Page, sqlx::Error> {
+    let (mut page, mut budget) = (Page::default(), Budget::new(MAX_BATCH_BYTES));
     // Row by row: what is beyond the bound is never in memory.
     while let Some(row) = rows.try_next().await? {
         if !budget.take(row.try_get_raw("payload")?.as_bytes().map_or(0, <[u8]>::len)) {

@@ -59,9 +59,9 @@ impl Replays {
             let each = i64::try_from((EVENTS / left.len()).max(1)).unwrap_or(1);
             let types = (&source.event_types[..], &source.prefixes[..]);
             let read = store::of_aggregates(&self.ingestion, &left, types, each);
-            let (events, cut) = within(PAGE, read).await?;
-            self.take(connection, served, refold, &events, through).await?;
-            left = rest(left, &events, cut, each);
+            let page = within(PAGE, read).await?;
+            self.take(connection, served, refold, &page.events, through).await?;
+            left = rest(left, &page.events, page.cut, each);
         }
         Ok(())
     }

@@ -2,15 +2,12 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
-use futures::TryStreamExt;
-use serde_json::Value;
-use sqlx::{FromRow, PgConnection, PgPool, Row};
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use crate::bus::embedded::store::{self as event_store, Page};
 use crate::dead_letters::EVENT_HANDLER;
-use crate::event::{Shard, StoredEvent};
-use crate::pace::{Budget, MAX_BATCH_BYTES};
+use crate::event::Shard;
 
 /// Positions of events, as far as the event store has them.
 pub async fn positions(ingestion: &PgPool, events: &[Uuid]) -> Result<HashMap<Uuid, i64>, sqlx::Error> {
@@ -73,17 +70,15 @@ SELECT e.shard, e.position, e.event_id, e.event_type, e.aggregate_id, e.timestam
     ORDER BY s.position LIMIT $6) e
  ORDER BY k.n, e.position";
 
-type Stored = (Shard, i64, Uuid, String, String, DateTime<Utc>, Value, Value, DateTime<Utc>);
-
-/// Events of aggregates, in the order given and by position, at most `each` of one; and whether they are as many bytes as
-/// a batch may have: of the last event's aggregate, and those behind it, there may be more.
+/// Events of aggregates, in the order given and by position, at most `each` of one. Where the page is cut, there
+/// may be more of the last event's aggregate and of those behind it.
 pub async fn of_aggregates(
     ingestion: &PgPool,
     stretches: &[Stretch],
     (event_types, prefixes): (&[String], &[String]),
     each: i64,
-) -> Result<(Vec<StoredEvent>, bool), sqlx::Error> {
-    let mut rows = sqlx::query(OF_AGGREGATES)
+) -> Result<Page, sqlx::Error> {
+    let rows = sqlx::query(OF_AGGREGATES)
         .bind(stretches.iter().map(|stretch| stretch.aggregate_id.as_str()).collect::<Vec<_>>())
         .bind(stretches.iter().map(|stretch| stretch.after).collect::<Vec<_>>())
         .bind(stretches.iter().map(|stretch| stretch.through).collect::<Vec<_>>())
@@ -91,24 +86,5 @@ pub async fn of_aggregates(
         .bind(prefixes)
         .bind(each)
         .fetch(ingestion);
-    let (mut events, mut budget) = (Vec::new(), Budget::new(MAX_BATCH_BYTES));
-    while let Some(row) = rows.try_next().await? {
-        if !budget.take(row.try_get_raw("payload")?.as_bytes().map_or(0, <[u8]>::len)) {
-            return Ok((events, true));
-        }
-        let (shard, position, event_id, event_type, aggregate_id, timestamp, payload, metadata, ingested_at) =
-            Stored::from_row(&row)?;
-        events.push(StoredEvent {
-            shard,
-            position,
-            event_id,
-            event_type,
-            aggregate_id,
-            timestamp,
-            payload,
-            metadata,
-            ingested_at,
-        });
-    }
-    Ok((events, false))
+    event_store::page(rows).await
 }
