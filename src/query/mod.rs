@@ -5,7 +5,6 @@
 //! folded, never a part of a batch; with `after_event`, state that includes the caller's own write. It writes nothing
 //! and holds no state that a restart would lose: cursors and event ids carry all that a client needs to go on.
 
-pub mod cursor;
 pub mod events;
 pub mod filter;
 mod health;

@@ -1,7 +1,6 @@
 //! `/api/v1/actions`: endpoints, switched off and on, and tried.
 
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use chrono::Utc;
@@ -12,10 +11,11 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Service;
-use super::problem::{ActionError, Problem, storable};
+use super::problem::{ActionError, storable};
 use crate::actions::store::endpoints;
 use crate::actions::store::lists::{self, ActionRow};
 use crate::event::StoredEvent;
+use crate::operate::http::{JsonBody, Problem};
 
 /// The actions there are.
 #[derive(Serialize, ToSchema)]
@@ -81,9 +81,8 @@ pub async fn one(State(service): State<Service>, Path(action): Path<String>) -> 
 pub async fn disable(
     State(service): State<Service>,
     Path(action): Path<String>,
-    body: Result<Json<Disable>, JsonRejection>,
+    JsonBody(Disable { reason }): JsonBody<Disable>,
 ) -> Result<Json<ActionRow>, ActionError> {
-    let Json(Disable { reason }) = body?;
     known(&service, &action).await?;
     if !(1..=500).contains(&reason.chars().count()) || reason.contains('\0') {
         return Err(ActionError::Bad("reason: must have 1 to 500 characters".to_owned()));
@@ -102,9 +101,8 @@ pub async fn disable(
 pub async fn enable(
     State(service): State<Service>,
     Path(action): Path<String>,
-    body: Result<Json<Nothing>, JsonRejection>,
+    JsonBody(Nothing {}): JsonBody<Nothing>,
 ) -> Result<Json<ActionRow>, ActionError> {
-    let Json(Nothing {}) = body?;
     known(&service, &action).await?;
     service.state.reset(&action).await?;
     endpoints::forget_health(&service.pool, &action).await?;
@@ -126,9 +124,8 @@ pub async fn enable(
 pub async fn test(
     State(service): State<Service>,
     Path(action): Path<String>,
-    body: Result<Json<Test>, JsonRejection>,
+    JsonBody(test): JsonBody<Test>,
 ) -> Result<(StatusCode, Json<Made>), ActionError> {
-    let Json(test) = body?;
     let endpoint = service.endpoints.borrow().by_name.get(&action).cloned();
     let Some(endpoint) = endpoint else {
         known(&service, &action).await?;

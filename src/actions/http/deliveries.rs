@@ -1,7 +1,7 @@
 //! `/api/v1/deliveries`: what was delivered, what was not and why, and once more.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::Service;
 use super::actions::{Nothing, known};
-use super::problem::{ActionError, Problem, storable};
+use super::problem::{ActionError, storable};
 use crate::actions::store::lists::{self, AttemptRow, DeliveryRow, Filter};
+use crate::operate::http::{JsonBody, Problem};
 
 const STATUSES: [&str; 6] = ["pending", "delivered", "failed", "suppressed", "expired", "cancelled"];
 /// Deliveries that one statement makes again.
@@ -141,9 +142,8 @@ pub async fn one(State(service): State<Service>, Path(id): Path<String>) -> Resu
 pub async fn retry_one(
     State(service): State<Service>,
     Path(id): Path<String>,
-    body: Result<Json<Nothing>, JsonRejection>,
+    JsonBody(Nothing {}): JsonBody<Nothing>,
 ) -> Result<Json<DeliveryRow>, ActionError> {
-    let Json(Nothing {}) = body?;
     let id = read_id(&id)?;
     let filter = Filter { ids: Some(vec![id]), ..Filter::default() };
     let retried = again(&service, &filter).await?;
@@ -164,9 +164,8 @@ pub async fn retry_one(
 )]
 pub async fn retry(
     State(service): State<Service>,
-    body: Result<Json<Retry>, JsonRejection>,
+    JsonBody(asked): JsonBody<Retry>,
 ) -> Result<Json<Retried>, ActionError> {
-    let Json(asked) = body?;
     let says_which = asked.ids.is_some()
         || asked.action.is_some()
         || asked.aggregate_id.is_some()

@@ -1,32 +1,14 @@
 //! Refusals as clients get them.
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use tracing::error;
-use utoipa::ToSchema;
 
 use crate::actions::state::StateError;
-use crate::database::is_outage;
-use crate::operate::http;
+use crate::operate::http::{BAD_PARAMETER, Class};
 
-/// Why a request was not answered.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Problem {
-    /// What is wrong, in one sentence.
-    pub error: String,
-    /// Names the kind of problem, for programs.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// The same for people.
-    pub title: &'static str,
-    pub status: u16,
-    /// As `error`.
-    pub detail: String,
-}
-
-/// As [`Problem`], before it is told.
+/// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ActionError {
     #[error("no action '{action}' is registered{}", meant.as_ref().map_or_else(|| ": GET /api/v1/actions lists those that are".to_owned(), |m| format!("; did you mean {m}?")))]
@@ -35,11 +17,14 @@ pub enum ActionError {
     NoDelivery(String),
     #[error("{0}")]
     Bad(String),
-    #[error("the database is away: try again")]
+    #[error("the database does not answer")]
     Database(#[from] sqlx::Error),
     #[error("the state that deliveries share is away: try again")]
     State(#[from] StateError),
 }
+
+const STATE_AWAY: Class =
+    Class::new(StatusCode::SERVICE_UNAVAILABLE, "urn:cornjacket:problem:state-away", "try again", Some(1));
 
 /// A text that a column could have.
 pub fn storable(field: &str, text: String) -> Result<String, ActionError> {
@@ -55,38 +40,23 @@ impl From<QueryRejection> for ActionError {
     }
 }
 
-impl From<JsonRejection> for ActionError {
-    fn from(rejection: JsonRejection) -> Self {
-        Self::Bad(rejection.body_text())
-    }
-}
-
 impl IntoResponse for ActionError {
     fn into_response(self) -> Response {
-        let (status, kind, title, retry_after) = match &self {
+        let class = match &self {
             Self::NoAction { .. } => {
-                (StatusCode::NOT_FOUND, "urn:cornjacket:problem:unknown-action", "no such action", None)
+                Class::new(StatusCode::NOT_FOUND, "urn:cornjacket:problem:unknown-action", "no such action", None)
             }
             Self::NoDelivery(_) => {
-                (StatusCode::NOT_FOUND, "urn:cornjacket:problem:unknown-delivery", "no such delivery", None)
+                Class::new(StatusCode::NOT_FOUND, "urn:cornjacket:problem:unknown-delivery", "no such delivery", None)
             }
-            Self::Bad(_) => (StatusCode::BAD_REQUEST, "urn:cornjacket:problem:bad-parameter", "bad parameter", None),
-            Self::Database(cause) if !is_outage(cause) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "urn:cornjacket:problem:internal", "internal error", None)
-            }
-            Self::Database(_) | Self::State(_) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "urn:cornjacket:problem:database-away", "try again", Some(1))
-            }
+            Self::Bad(_) => BAD_PARAMETER,
+            Self::Database(cause) => Class::of_database(cause),
+            Self::State(_) => STATE_AWAY,
         };
-        if status.is_server_error() {
-            error!(cause = %crds::cause::Chain(&self), status = status.as_u16(), "request failed");
+        if class.status.is_server_error() {
+            error!(cause = %crds::cause::Chain(&self), status = class.status.as_u16(), "request failed");
         }
-        let message = if status == StatusCode::INTERNAL_SERVER_ERROR {
-            "internal error: see the log".to_owned()
-        } else {
-            self.to_string()
-        };
-        let problem = Problem { detail: message.clone(), error: message, kind, title, status: status.as_u16() };
-        http::problem(status, &problem, retry_after)
+        let message = if matches!(self, Self::Database(_)) { class.title.to_owned() } else { self.to_string() };
+        class.answer(message, None)
     }
 }

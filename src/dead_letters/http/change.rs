@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequest, Path, Request, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
 use metrics::counter;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 use utoipa::ToSchema;
@@ -17,9 +14,10 @@ use uuid::Uuid;
 
 use super::Databases;
 use super::letters::{find, id};
-use super::problem::{LetterError, Problem};
+use super::problem::LetterError;
 use crate::dead_letters::store::{self, Change};
 use crate::dead_letters::{Filter, Filters, Letter, MAX_REASON_CHARS};
+use crate::operate::http::{JsonBody, Problem};
 
 /// How one letter is replayed. May be left out.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -110,9 +108,8 @@ pub struct Discarded {
 pub async fn replay(
     State(databases): State<Databases>,
     path: Result<Path<String>, PathRejection>,
-    Body(body): Body,
+    JsonBody(asked): JsonBody<ReplayOne>,
 ) -> Result<(StatusCode, Json<Letter>), LetterError> {
-    let asked: ReplayOne = if body.is_empty() { ReplayOne::default() } else { read(&body)? };
     let change = Change::Replay { append: asked.append };
     change_one(&databases, id(path)?, change).await.map(|letter| (StatusCode::ACCEPTED, Json(letter)))
 }
@@ -130,9 +127,8 @@ pub async fn replay(
 )]
 pub async fn replay_many(
     State(databases): State<Databases>,
-    Body(body): Body,
+    JsonBody(asked): JsonBody<ReplayMany>,
 ) -> Result<(StatusCode, Json<Requested>), LetterError> {
-    let asked: ReplayMany = read(&body)?;
     let filters = Filters {
         consumer: asked.consumer,
         subject: asked.subject,
@@ -165,9 +161,8 @@ pub async fn replay_many(
 pub async fn discard(
     State(databases): State<Databases>,
     path: Result<Path<String>, PathRejection>,
-    Body(body): Body,
+    JsonBody(asked): JsonBody<DiscardOne>,
 ) -> Result<Json<Letter>, LetterError> {
-    let asked: DiscardOne = read(&body)?;
     let reason = reason(&asked.reason)?;
     change_one(&databases, id(path)?, Change::Discard { reason }).await.map(Json)
 }
@@ -185,9 +180,8 @@ pub async fn discard(
 )]
 pub async fn discard_many(
     State(databases): State<Databases>,
-    Body(body): Body,
+    JsonBody(asked): JsonBody<DiscardMany>,
 ) -> Result<Json<Discarded>, LetterError> {
-    let asked: DiscardMany = read(&body)?;
     let filters = Filters {
         consumer: asked.consumer,
         subject: asked.subject,
@@ -202,27 +196,6 @@ pub async fn discard_many(
     let reason = reason(&asked.reason)?;
     let consumers = change_many(&databases, &filter, Change::Discard { reason }).await?;
     Ok(Json(Discarded { discarded: consumers.values().sum(), consumers }))
-}
-
-/// A body that says that it is JSON: no form of a web page can send one, so no page that somebody looks at can change letters.
-pub struct Body(Bytes);
-
-impl<S: Send + Sync> FromRequest<S> for Body {
-    type Rejection = LetterError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, LetterError> {
-        let given = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if !given.to_ascii_lowercase().starts_with("application/json") {
-            let shown: String = given.chars().take(60).collect();
-            return Err(LetterError::Bad(format!("content-type: '{shown}' must be application/json")));
-        }
-        let body = Bytes::from_request(request, state).await;
-        body.map(Self).map_err(|error| LetterError::Bad(format!("the body: {}", error.body_text())))
-    }
-}
-
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, LetterError> {
-    serde_json::from_slice(body).map_err(|error| LetterError::Bad(format!("the body: {error}")))
 }
 
 /// A misspelt or forgotten filter must not be about everything.
@@ -301,7 +274,8 @@ mod tests {
         assert!(filter(&Filters::default(), true).is_ok());
         let one = Filters { consumer: Some("relay".to_owned()), ..Filters::default() };
         assert!(filter(&one, false).is_ok());
-        let unknown = read::<ReplayMany>(br#"{"consumr":"relay","all":true}"#).expect_err("refused").to_string();
+        let unknown = serde_json::from_str::<ReplayMany>(r#"{"consumr":"relay","all":true}"#);
+        let unknown = unknown.expect_err("refused").to_string();
         assert!(unknown.contains("unknown field `consumr`"), "{unknown}");
     }
 
@@ -310,7 +284,7 @@ mod tests {
         assert!(reason("  ").expect_err("refused").to_string().starts_with("reason: '' must be"));
         assert!(reason(&"x".repeat(MAX_REASON_CHARS + 1)).is_err());
         assert_eq!(reason(" a test ").ok(), Some("a test"));
-        let missing = read::<DiscardOne>(b"{}").expect_err("refused").to_string();
+        let missing = serde_json::from_str::<DiscardOne>("{}").expect_err("refused").to_string();
         assert!(missing.contains("missing field `reason`"), "{missing}");
     }
 }

@@ -8,9 +8,9 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Databases;
-use super::problem::{LetterError, Problem};
+use super::problem::LetterError;
 use crate::dead_letters::{Filters, Letter, Summary, WholeLetter, store};
-use crate::query::cursor;
+use crate::operate::http::{Problem, cursor};
 
 /// Letters of a page: by default, and at most.
 const PAGE: i64 = 50;

@@ -1,7 +1,9 @@
 //! `/healthz`, `/readyz`, `/health` and `/metrics`, and `/`, which names them.
 
+pub mod cursor;
 mod docs;
 mod fallback;
+mod json_body;
 mod measure;
 mod problem;
 mod serve;
@@ -15,8 +17,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 
 pub use docs::docs;
+pub use json_body::JsonBody;
 pub use measure::measured;
-pub use problem::{PROBLEM, problem};
+pub use problem::{BAD_PARAMETER, Class, PROBLEM, Problem, problem};
 pub use serve::serve;
 
 use super::Readiness;

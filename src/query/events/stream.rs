@@ -13,8 +13,9 @@ use tracing::{info, warn};
 use super::merge::merge;
 use super::{Beginning, Event, Positions, Wanted, store};
 use crate::event::{SHARDS, shard_of};
+use crate::operate::http::cursor;
 use crate::pace::Pace;
-use crate::query::{Query, QueryError, cursor, failure};
+use crate::query::{Query, QueryError, failure};
 
 /// A wake-up may be lost; this long at most does an event then wait.
 const POLL: Duration = Duration::from_secs(1);

@@ -8,10 +8,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::parameters::{Paging, Parameters, cut_to_page};
-use super::problem::Problem;
+use crate::operate::http::{Problem, cursor};
 use crate::query::events::{Event, store};
 use crate::query::wait::Whereabouts;
-use crate::query::{Query, QueryError, cursor};
+use crate::query::{Query, QueryError};
 
 /// A page of events.
 #[derive(Serialize, ToSchema)]

@@ -9,8 +9,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::event::MAX_NAME_CHARS;
+use crate::operate::http::cursor;
+use crate::query::QueryError;
 use crate::query::filter::{Condition, MAX_FILTERS};
-use crate::query::{QueryError, cursor};
 
 /// How long `after_event` waits where `timeout` does not say, and at most.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);

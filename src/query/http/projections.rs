@@ -7,10 +7,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::parameters::{Paging, Parameters, checked_name};
-use super::problem::Problem;
+use crate::operate::http::{Problem, cursor};
 use crate::query::store::{self, Projection, ProjectionType, Selection};
 use crate::query::waiting::until_passed;
-use crate::query::{Query, QueryError, cursor, pages};
+use crate::query::{Query, QueryError, pages};
 
 /// A page of rows by offset.
 #[derive(Serialize, ToSchema)]

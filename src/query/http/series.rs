@@ -14,15 +14,15 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::parameters::{Paging, Parameters, checked_name, cut_to_page};
-use super::problem::Problem;
 use super::projections::unreadable;
+use crate::operate::http::{Problem, cursor};
 use crate::query::series::export::{Export, Format};
 use crate::query::series::fill::filled;
 use crate::query::series::request::{Aggregate, Buckets, Fill, Range, columns};
 use crate::query::series::store::{self, Selection};
 use crate::query::series::{self, Place, Point, Row, SeriesType};
 use crate::query::waiting::until_written;
-use crate::query::{Query, QueryError, cursor};
+use crate::query::{Query, QueryError};
 use crate::registry::LoadedSeries;
 
 /// The time series there are.

@@ -13,8 +13,8 @@ use futures::stream::unfold;
 use serde::Serialize;
 
 use super::parameters::{Parameters, checked_name};
-use super::problem::Problem;
 use super::projections::unreadable;
+use crate::operate::http::Problem;
 use crate::query::events::stream::{EventStream, Item as EventItem, Start as EventStart};
 use crate::query::events::{Beginning, Wanted};
 use crate::query::store::Selection;

@@ -18,7 +18,8 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::store::{Projection, Selection, was_ended};
-use super::{Query, QueryError, cursor, failure};
+use super::{Query, QueryError, failure};
+use crate::operate::http::cursor;
 use crate::pace::Pace;
 use snapshot::{Scan, Seen, Snapshot};
 use store::{Changes, Page, Scanned};
