@@ -48,6 +48,17 @@ pub struct Migrations<W> {
     pub going: watch::Receiver<Going>,
 }
 
+impl<W: PartialEq> Migrations<W> {
+    /// Says what is to be done, where that is something else than before.
+    fn tell(&self, work: Work<W>) {
+        self.work.send_if_modified(|before| {
+            let changed = *before != work;
+            *before = work;
+            changed
+        });
+    }
+}
+
 /// The status of a resource as it stands.
 pub type Previous<'a> = dyn Fn(&ResourceKey) -> Option<&'a Value> + Sync + 'a;
 
@@ -124,7 +135,7 @@ impl Look {
 
     /// The database of the time series.
     fn series_seat(&mut self) -> Option<&mut Seat> {
-        std::iter::once(&mut self.home).chain(&mut self.others).find(|seat| seat.keeps_series)
+        self.seats().find(|seat| seat.keeps_series)
     }
 
     /// Drops the table of a time series that is no longer registered.

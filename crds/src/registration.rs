@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-pub use time_series::{Column, ColumnType, TimeSeries};
+pub use time_series::{Column, ColumnType, TimeSeries, sql_name};
 pub use webhook_action::{
     CircuitBreaker, Deduplication, Header, HeaderValue, RateLimit, Retry, SecretVersion, WebhookAction,
 };

@@ -13,7 +13,7 @@ mod layout;
 mod partitions;
 mod program;
 mod replay;
-pub mod store;
+mod store;
 mod supervise;
 #[cfg(test)]
 mod testing;

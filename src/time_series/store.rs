@@ -147,7 +147,7 @@ pub async fn forget_readers_but(ingestion: &PgPool, kept: &[String]) -> Result<(
 pub async fn has_row(connection: &mut PgConnection, table: &str, row: &Row) -> Result<bool, sqlx::Error> {
     let sql = format!(
         "SELECT EXISTS (SELECT FROM {} WHERE \"aggregate_id\" = $1 AND \"time\" = $2 AND \"event_id\" = $3)",
-        statement::table(table)
+        TimeSeries::sql_table(table)
     );
     // Safe: the name is quoted.
     sqlx::query_scalar(AssertSqlSafe(sql))

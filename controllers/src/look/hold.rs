@@ -168,16 +168,9 @@ impl Look {
         let outstanding = indexes::to_run(&wanted, catalog).iter().map(Plan::hash).collect();
         let plans = indexes::plans(&wanted, catalog).into_iter();
         known.plans = plans.map(|plan| (plan.projection_type.clone(), plan)).collect();
-        let work = Work { wanted, outstanding };
-        self.migrations.work.send_if_modified(|before| {
-            let changed = *before != work;
-            *before = work;
-            changed
-        });
+        self.migrations.tell(Work { wanted, outstanding });
     }
-}
 
-impl Look {
     /// The same for time series.
     fn want_series(&self, resolutions: &[Resolution], applied: &Applied, known: &mut Series) {
         let Some(tables) = &known.tables else { return };
@@ -186,12 +179,7 @@ impl Look {
         let plan = |wanted: &series::Wanted| series::plan(&wanted.projection_type, &wanted.series, tables).ok();
         known.plans = wanted.iter().filter_map(plan).map(|plan| (plan.projection_type.clone(), plan)).collect();
         let outstanding = series::to_run(&wanted, tables).iter().map(Plan::hash).collect();
-        let work = Work { wanted, outstanding };
-        self.series_migrations.work.send_if_modified(|before| {
-            let changed = *before != work;
-            *before = work;
-            changed
-        });
+        self.series_migrations.tell(Work { wanted, outstanding });
     }
 }
 

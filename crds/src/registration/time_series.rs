@@ -23,6 +23,11 @@ impl TimeSeries {
     /// The columns that every such table has, in front of those declared: the event's time, its aggregate (or what `key`
     /// gives), its id.
     pub const FIXED: [&'static str; 3] = ["time", "aggregate_id", "event_id"];
+
+    /// A table of the schema, as SQL takes it.
+    pub fn sql_table(name: &str) -> String {
+        format!("{}.{}", Self::SCHEMA, sql_name(name))
+    }
 }
 
 /// One typed column.
@@ -90,4 +95,9 @@ impl ColumnType {
     pub fn is_ordered(self) -> bool {
         self.is_number() || matches!(self, Self::Text | Self::Timestamp)
     }
+}
+
+/// A name as SQL takes it, whatever is in it.
+pub fn sql_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }

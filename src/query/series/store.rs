@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use crds::registration::{Column, ColumnType};
+use crds::registration::{Column, ColumnType, TimeSeries, sql_name};
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
@@ -13,7 +13,6 @@ use super::request::{Aggregate, Buckets, Range};
 use super::{Place, Point, Row, Value};
 use crate::event::Shard;
 use crate::query::store::within;
-use crate::time_series::store::statement::{quoted, table};
 
 /// What a request reads from.
 #[derive(Clone, Debug)]
@@ -89,7 +88,7 @@ pub async fn buckets(
 
 /// $4 is the step, $5 when the first bucket begins.
 fn bucket_statement(selection: &Selection, aggregate: Aggregate) -> String {
-    let (table, scope) = (table(&selection.table), selection.scope());
+    let (table, scope) = (TimeSeries::sql_table(&selection.table), selection.scope());
     let inner = match aggregate {
         Aggregate::Last if selection.aggregate_id.is_some() => last_of_one(selection, &table),
         Aggregate::Last | Aggregate::Rate => joined(selection, aggregate, &table),
@@ -115,7 +114,7 @@ fn plain(column: &Column, aggregate: Aggregate) -> String {
         Aggregate::Sum => "sum",
         Aggregate::Count | Aggregate::Last | Aggregate::Rate => "count",
     };
-    let name = quoted(&column.name);
+    let name = sql_name(&column.name);
     // Texts in the order of their code points, whatever the database's language.
     let collation = if column.column_type == ColumnType::Text && function != "count" { " COLLATE \"C\"" } else { "" };
     format!("{function}({name}{collation}) AS {name}")
@@ -125,7 +124,7 @@ fn plain(column: &Column, aggregate: Aggregate) -> String {
 fn last_of_one(selection: &Selection, table: &str) -> String {
     let inside = "\"aggregate_id\" = $1 AND \"time\" >= greatest(g, $2) AND \"time\" < least(g + $4::interval, $3)";
     let parts = selection.columns.iter().map(|column| {
-        let name = quoted(&column.name);
+        let name = sql_name(&column.name);
         format!(
             "(SELECT {name} FROM {table} WHERE {inside} AND {name} IS NOT NULL \
              ORDER BY \"time\" DESC, \"event_id\" DESC LIMIT 1) AS {name}"
@@ -142,14 +141,14 @@ fn last_of_one(selection: &Selection, table: &str) -> String {
 fn joined(selection: &Selection, aggregate: Aggregate, table: &str) -> String {
     let scope = selection.scope();
     let of = |column: &Column| match aggregate {
-        Aggregate::Rate => rate(&quoted(&column.name), table, scope),
-        _ => last_of_all(&quoted(&column.name), table, scope),
+        Aggregate::Rate => rate(&sql_name(&column.name), table, scope),
+        _ => last_of_all(&sql_name(&column.name), table, scope),
     };
     let joins = selection.columns.iter().enumerate().map(|(n, column)| {
         let part = of(column);
         format!(" LEFT JOIN ({part}) c{n} USING (\"time\")")
     });
-    let names = selection.columns.iter().enumerate().map(|(n, column)| format!("c{n}.{}", quoted(&column.name)));
+    let names = selection.columns.iter().enumerate().map(|(n, column)| format!("c{n}.{}", sql_name(&column.name)));
     format!(
         "SELECT \"time\", {} FROM (SELECT DISTINCT {BUCKET} AS \"time\" FROM {table} \
          WHERE {scope} AND $5::timestamptz IS NOT NULL) b{}",
@@ -206,7 +205,7 @@ pub async fn rows(
 }
 
 fn row_statement(selection: &Selection, behind: bool) -> String {
-    let names: Vec<String> = selection.columns.iter().map(|column| format!("t.{}", quoted(&column.name))).collect();
+    let names: Vec<String> = selection.columns.iter().map(|column| format!("t.{}", sql_name(&column.name))).collect();
     let behind = if behind {
         "(\"aggregate_id\", \"time\", \"event_id\") > ($5::text COLLATE \"C\", $6::timestamptz, $7::uuid)"
     } else {
@@ -216,7 +215,7 @@ fn row_statement(selection: &Selection, behind: bool) -> String {
         "SELECT t.\"aggregate_id\", t.\"time\", t.\"event_id\", row_to_json((SELECT r FROM (SELECT {}) r))::text AS row \
          FROM {} t WHERE {} AND {behind} ORDER BY \"aggregate_id\", \"time\", \"event_id\" LIMIT $4",
         names.join(", "),
-        table(&selection.table),
+        TimeSeries::sql_table(&selection.table),
         selection.scope()
     )
 }

@@ -1,9 +1,9 @@
 //! Partitions of the tables: read, made and dropped.
 
 use chrono::{DateTime, Utc};
+use crds::registration::TimeSeries;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
-use super::statement;
 use crate::time_series::partitions::{self, Partition, Span};
 
 /// Those of a table, by when they begin.
@@ -39,7 +39,7 @@ pub async fn make(
         .await?;
     let spans = plan(&of(&mut tx, table).await?);
     for (begins, ends) in &spans {
-        let (parent, name) = (statement::table(table), statement::table(&partitions::name(table, *begins)));
+        let (parent, name) = (TimeSeries::sql_table(table), TimeSeries::sql_table(&partitions::name(table, *begins)));
         // An index alone answers only about pages that were looked after: rows that were only ever inserted count, too.
         let make = format!(
             "CREATE TABLE {name} (LIKE {parent} INCLUDING DEFAULTS)
@@ -59,7 +59,9 @@ pub async fn make(
 pub async fn drop(pool: &PgPool, name: &str) -> Result<(), sqlx::Error> {
     let mut tx = pool.begin_with("BEGIN; SET LOCAL lock_timeout = '2s'").await?;
     // Safe: the name is quoted.
-    sqlx::query(AssertSqlSafe(format!("DROP TABLE IF EXISTS {}", statement::table(name)))).execute(&mut *tx).await?;
+    sqlx::query(AssertSqlSafe(format!("DROP TABLE IF EXISTS {}", TimeSeries::sql_table(name))))
+        .execute(&mut *tx)
+        .await?;
     tx.commit().await
 }
 

@@ -1,16 +1,6 @@
 //! The text of statements about a series' table: made once a definition, of names that are quoted. Pure.
 
-use crds::registration::{Column, ColumnType, TimeSeries};
-
-/// A name as SQL takes it, whatever is in it.
-pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// A table of the schema.
-pub fn table(name: &str) -> String {
-    format!("{}.{}", TimeSeries::SCHEMA, quoted(name))
-}
+use crds::registration::{Column, ColumnType, TimeSeries, sql_name};
 
 /// Writes rows given as an array a column: the fixed ones, then those declared.
 pub(in crate::time_series) fn insert(series: &TimeSeries) -> String {
@@ -18,12 +8,12 @@ pub(in crate::time_series) fn insert(series: &TimeSeries) -> String {
     let declared = series.columns.iter().map(|column| (column.name.as_str(), sent_as(column), cast(column)));
     let columns: Vec<_> = fixed.into_iter().chain(declared).collect();
     let names = |with: &dyn Fn(&(&str, &str, &str)) -> String| columns.iter().map(with).collect::<Vec<_>>().join(", ");
-    let plain = names(&|(name, ..)| quoted(name));
+    let plain = names(&|(name, ..)| sql_name(name));
     let numbered = columns.iter().enumerate().map(|(i, (_, sent, _))| format!("${}::{sent}[]", i + 1));
     format!(
         "INSERT INTO {} ({plain}) SELECT {} FROM unnest({}) AS sent ({plain})",
-        table(&series.table),
-        names(&|(name, _, cast)| format!("{}{cast}", quoted(name))),
+        TimeSeries::sql_table(&series.table),
+        names(&|(name, _, cast)| format!("{}{cast}", sql_name(name))),
         numbered.collect::<Vec<_>>().join(", "),
     )
 }
@@ -60,6 +50,6 @@ mod tests {
              FROM unnest($1::timestamptz[], $2::text[], $3::uuid[], $4::double precision[], $5::text[], $6::text[]) \
              AS sent (\"time\", \"aggregate_id\", \"event_id\", \"v\", \"select\", \"j\")"
         );
-        assert_eq!(quoted("a\"; DROP TABLE b; --"), "\"a\"\"; DROP TABLE b; --\"");
+        assert_eq!(sql_name("a\"; DROP TABLE b; --"), "\"a\"\"; DROP TABLE b; --\"");
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crds::registration::TimeSeries;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 use super::{DatabaseError, Deletion, Seat, catalog, failed};
 use crate::crash;
-use crate::projection::migration::series::{Found, Tables, quoted};
+use crate::projection::migration::series::{Found, Tables};
 use crate::status::SeriesProgress;
 
 impl Seat {
@@ -71,7 +72,7 @@ impl Seat {
         let mut tx = self.connection.begin().await?;
         sqlx::query("SELECT set_config('lock_timeout', '5s', true)").execute(&mut *tx).await?;
         // Safe: the name is quoted.
-        sqlx::query(AssertSqlSafe(format!("DROP TABLE IF EXISTS timeseries.{}", quoted(table))))
+        sqlx::query(AssertSqlSafe(format!("DROP TABLE IF EXISTS {}", TimeSeries::sql_table(table))))
             .execute(&mut *tx)
             .await?;
         sqlx::query("DELETE FROM series_table WHERE table_name = $1").bind(table).execute(&mut *tx).await?;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::registration::{Column, ColumnType, TimeSeries};
+use crds::registration::{Column, ColumnType, TimeSeries, sql_name};
 
 use super::{Class, Ledger, Plan, Step, Way, literal};
 
@@ -81,7 +81,7 @@ pub fn to_run(wanted: &[Wanted], there: &Tables) -> Vec<Plan> {
 }
 
 fn create(projection_type: &str, series: &TimeSeries, timescale: bool) -> Step {
-    let table = qualified(&series.table);
+    let table = TimeSeries::sql_table(&series.table);
     let columns: Vec<String> = series.columns.iter().map(defined).collect();
     let made = format!(
         "CREATE TABLE {table} (\"time\" timestamp with time zone NOT NULL, \"aggregate_id\" text COLLATE \"C\" NOT NULL, \
@@ -128,12 +128,12 @@ fn change(series: &TimeSeries, found: &Found) -> Option<Step> {
     let declared = |name: &String| series.columns.iter().any(|column| column.name == *name);
     let (mut parts, mut purposes) = (Vec::new(), Vec::new());
     for name in found.ours.iter().filter(|name| found.columns.contains_key(*name) && !declared(name)) {
-        parts.push(format!("DROP COLUMN {}", quoted(name)));
+        parts.push(format!("DROP COLUMN {}", sql_name(name)));
         purposes.push(format!("drop the column '{name}' with all its values"));
     }
     for column in series.columns.iter().filter(retyped) {
         let (name, is) = (&column.name, is(column).unwrap_or_default());
-        parts.push(format!("DROP COLUMN {}", quoted(name)));
+        parts.push(format!("DROP COLUMN {}", sql_name(name)));
         parts.push(format!("ADD COLUMN {}", defined(column)));
         purposes.push(format!(
             "make the column '{name}' {}: its values, which are {is}, are lost",
@@ -148,7 +148,7 @@ fn change(series: &TimeSeries, found: &Found) -> Option<Step> {
     if parts.is_empty() {
         return None;
     }
-    let table = qualified(&series.table);
+    let table = TimeSeries::sql_table(&series.table);
     // A column that goes takes an index along that has it.
     let statement = format!(
         "ALTER TABLE {table} {}; {}; UPDATE series_table SET changes = changes + 1, columns = {} WHERE table_name = {}",
@@ -172,7 +172,7 @@ fn rechunk(series: &TimeSeries, found: &Found) -> Option<Step> {
     if !found.hypertable || found.chunk_seconds == series.chunk_seconds {
         return None;
     }
-    let table = qualified(&series.table);
+    let table = TimeSeries::sql_table(&series.table);
     let statement = format!(
         "SELECT set_chunk_time_interval({}, {} * INTERVAL '1 second'); \
          UPDATE series_table SET chunk_seconds = {1} WHERE table_name = {}",
@@ -194,31 +194,22 @@ fn index(series: &TimeSeries) -> String {
     let small =
         |column: &&Column| matches!(column.column_type, ColumnType::Integer | ColumnType::BigInt | ColumnType::Double);
     let covered: Vec<String> =
-        series.columns.iter().filter(small).take(COVERED).map(|column| quoted(&column.name)).collect();
+        series.columns.iter().filter(small).take(COVERED).map(|column| sql_name(&column.name)).collect();
     let include = if covered.is_empty() { String::new() } else { format!(" INCLUDE ({})", covered.join(", ")) };
     format!(
         "CREATE INDEX IF NOT EXISTS {} ON {} (\"aggregate_id\", \"time\", \"event_id\"){include}",
-        quoted(&format!("{}_by_aggregate", series.table)),
-        qualified(&series.table)
+        sql_name(&format!("{}_by_aggregate", series.table)),
+        TimeSeries::sql_table(&series.table)
     )
 }
 
 fn defined(column: &Column) -> String {
-    format!("{} {}", quoted(&column.name), column.column_type.sql())
+    format!("{} {}", sql_name(&column.name), column.column_type.sql())
 }
 
 fn names(series: &TimeSeries) -> String {
     let names: Vec<String> = series.columns.iter().map(|column| literal(&column.name)).collect();
     format!("ARRAY[{}]::text[]", names.join(", "))
-}
-
-fn qualified(table: &str) -> String {
-    format!("{}.{}", TimeSeries::SCHEMA, quoted(table))
-}
-
-/// A name as SQL takes it, whatever is in it.
-pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]
