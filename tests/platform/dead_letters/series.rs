@@ -29,16 +29,21 @@ async fn an_event_that_made_no_row_is_written_once_the_series_is_mended() {
     world.declare("mended", &manifest("mended", "", &mended));
     eventually(SOON, || async { hash().await.is_some_and(|now| Some(now) != before) }).await;
 
+    let letters = async || -> Vec<(String, i32, Option<String>)> {
+        sqlx::query_as("SELECT status, retry_count, reason FROM dlq WHERE aggregate_id = 'a' ORDER BY position")
+            .fetch_all(&world.series)
+            .await
+            .expect("letters")
+    };
+    let written = letters().await;
     let answer = tell(&world.handle, "/replay", json!({"consumer": "tsdb-writer"})).await;
     assert_eq!((answer.status, &answer.body["requested"]), (202, &json!(4)), "{}", answer.body);
     world.until_rows("mended", 3).await;
     eventually(SOON, || async { waiting().await == 2 }).await;
-    let letters: Vec<(String, i32, Option<String>)> =
-        sqlx::query_as("SELECT status, retry_count, reason FROM dlq WHERE aggregate_id = 'a' ORDER BY position")
-            .fetch_all(&world.series)
-            .await
-            .expect("letters");
-    assert_eq!((letters[0].0.as_str(), letters[1].0.as_str(), letters[1].1), ("replayed", "pending", 4), "{letters:?}");
+    let letters = letters().await;
+    assert_eq!((letters[0].0.as_str(), letters[1].0.as_str()), ("replayed", "pending"), "{letters:?}");
+    // How often an event is tried before depends on those that the writer comes to with it.
+    assert_eq!((written[1].1 >= 3, letters[1].1), (true, written[1].1 + 1), "{written:?} {letters:?}");
     assert!(letters[2].2.as_ref().is_some_and(|why| why.starts_with("not tried: letter ")), "{letters:?}");
     let sum = world.text("SELECT sum(value)::text FROM timeseries.mended".to_owned()).await;
     assert_eq!(sum, "7", "each once: 1, 2.5 and 3.5");
